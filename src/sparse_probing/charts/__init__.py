@@ -1,0 +1,1 @@
+"""Findings in, Vega-Lite specifications out: the same JSON for notebook, report and explorer."""

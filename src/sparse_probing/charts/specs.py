@@ -1,0 +1,90 @@
+"""The three charts of the report."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import altair as alt
+import polars as pl
+
+IN_CLASS, OUT_OF_CLASS = "#d55e00", "#0072b2"
+"""Okabe-Ito vermilion and blue: told apart by colour-blind readers and in print."""
+
+
+def f1_against_k(points: pl.DataFrame) -> dict[str, Any]:
+    """F1 on validation against the number of neurons, one line per layer.
+
+    Args:
+        points: columns `k`, `layer`, `f1`.
+    """
+    chart = (
+        alt.Chart(points)
+        .mark_line(point={"size": 22})
+        .encode(
+            x=alt.X(
+                "k:Q",
+                scale=alt.Scale(type="log", base=2, nice=False),
+                title="neurons k",
+                axis=alt.Axis(values=[1, 2, 4, 8, 16, 32, 64, 128, 256]),
+            ),
+            y=alt.Y("f1:Q", scale=alt.Scale(domain=[0, 1]), title="F1 (validation)"),
+            color=alt.Color("layer:O", scale=alt.Scale(scheme="viridis"), title="layer"),
+            tooltip=["layer:O", "k:Q", alt.Tooltip("f1:Q", format=".3f")],
+        )
+        .properties(width=330, height=190)
+    )
+    return chart.to_dict()
+
+
+def layer_heatmap(cells: pl.DataFrame) -> dict[str, Any]:
+    """F1 of the best single neuron per layer and feature, on validation.
+
+    Args:
+        cells: columns `feature`, `layer`, `f1`, `neuron`; features are drawn in the order in which they come.
+    """
+    order = cells["feature"].unique(maintain_order=True).to_list()
+    base = alt.Chart(cells).encode(
+        x=alt.X("layer:O", title="layer", axis=alt.Axis(labelAngle=0)), y=alt.Y("feature:N", sort=order, title=None)
+    )
+    squares = base.mark_rect().encode(
+        color=alt.Color("f1:Q", scale=alt.Scale(scheme="viridis", domain=[0, 1]), title="F1"),
+        tooltip=["feature:N", "layer:O", "neuron:N", alt.Tooltip("f1:Q", format=".3f")],
+    )
+    numbers = base.mark_text(fontSize=10).encode(
+        text=alt.Text("f1:Q", format=".2f"),
+        color=alt.condition("datum.f1 > 0.6", alt.value("#111"), alt.value("#fff")),
+    )
+    return (
+        (squares + numbers).properties(width=max(180, 44 * cells["layer"].n_unique()), height=18 * len(order)).to_dict()
+    )
+
+
+def activation_histogram(bins: pl.DataFrame) -> dict[str, Any]:
+    """Share of rows per activation bin, in class and out of class.
+
+    Args:
+        bins: columns `bin_low`, `bin_high`, `in_class`, `out_of_class` (row counts).
+    """
+    shares = bins.select(
+        "bin_low",
+        "bin_high",
+        (pl.col("in_class") / pl.col("in_class").sum()).alias("in class"),
+        (pl.col("out_of_class") / pl.col("out_of_class").sum()).alias("out of class"),
+    ).unpivot(index=["bin_low", "bin_high"], variable_name="rows", value_name="share")
+    chart = (
+        alt.Chart(shares)
+        .mark_bar(opacity=0.6)
+        .encode(
+            x=alt.X("bin_low:Q", bin="binned", title="activation"),
+            x2="bin_high:Q",
+            y=alt.Y("share:Q", stack=None, title="share of rows", axis=alt.Axis(format="%")),
+            color=alt.Color(
+                "rows:N",
+                scale=alt.Scale(domain=["in class", "out of class"], range=[IN_CLASS, OUT_OF_CLASS]),
+                title=None,
+            ),
+            tooltip=["rows:N", alt.Tooltip("share:Q", format=".1%"), alt.Tooltip("bin_low:Q", format=".3f")],
+        )
+        .properties(width=330, height=190)
+    )
+    return chart.to_dict()

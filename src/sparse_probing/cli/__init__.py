@@ -1,0 +1,1 @@
+"""The `sprobe` command, one file per subcommand."""

@@ -1,0 +1,49 @@
+"""The application: subcommands, and errors as one line with exit code 2."""
+
+from __future__ import annotations
+
+import errno
+import sys
+
+import cyclopts
+from rich.console import Console
+from rich.markup import escape
+
+from sparse_probing.cli.demo import demo
+from sparse_probing.cli.report import report
+from sparse_probing.cli.run import run
+from sparse_probing.cli.sites import sites
+from sparse_probing.errors import SparseProbingError
+
+app = cyclopts.App(
+    name="sprobe",
+    help="Which neurons of a language model carry a feature, how few are enough, and how sure can you be?",
+    suppress_keyboard_interrupt=False,  # `main` answers Ctrl-C itself
+    help_epilogue="Begin with `sprobe demo`: the bundled model on the bundled texts, three minutes, no network.",
+)
+app.command(demo)
+app.command(run)
+app.command(sites)
+app.command(report)
+
+OUR_FAULT_NOT = {errno.ENOSPC, errno.EACCES, errno.EPERM, errno.EROFS, errno.EDQUOT}
+
+
+def main(arguments: list[str] | None = None) -> None:
+    """Entry point of the `sprobe` command: exit code 0, 2 for the user's mistakes, 130 for Ctrl-C."""
+    console = Console(stderr=True, soft_wrap=True)
+    try:
+        app(arguments, result_action="return_value", exit_on_error=False, print_error=False)
+    except (SparseProbingError, cyclopts.CycloptsError) as error:
+        console.print(f"[bold red]error:[/] {escape(' '.join(str(error).split()))}", highlight=False)
+        sys.exit(2)
+    except OSError as error:
+        if error.errno not in OUR_FAULT_NOT:
+            raise
+        console.print(
+            f"[bold red]error:[/] {escape(str(error))}: free some space or choose a writable folder.", highlight=False
+        )
+        sys.exit(2)
+    except KeyboardInterrupt:
+        console.print("stopped. What is done is kept: the same command goes on from here.")
+        sys.exit(130)

@@ -1,0 +1,121 @@
+"""Options of a run: one frozen model for the command line, the TOML file and Python. A field's docstring is its help text."""
+
+from __future__ import annotations
+
+import json
+import tomllib
+from pathlib import Path
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict, ValidationError, model_validator
+
+from sparse_probing.errors import InputError
+from sparse_probing.records import Pooling
+
+
+class RunConfig(BaseModel):
+    """What to probe, with which data, and how."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
+
+    model: str = "demo"
+    """Model: `demo` (bundled), a local folder, or a hub id such as EleutherAI/pythia-70m."""
+    data: Path | None = None
+    """Labelled text: a .jsonl, .csv or .parquet file; with --source, the folder that the source reads."""
+    label: tuple[str, ...] = ()
+    """Label column(s). 1/0, true/false, yes/no give one feature, other values one feature each; empty cells are left out."""
+    source: (
+        Literal["natural-language", "programming-language", "kind-of-text", "text-features", "part-of-speech", "demo"]
+        | None
+    ) = None
+    """Build the features from a documented folder layout instead of a labelled file (docs/datasets.md)."""
+    text_column: str = "text"
+    """Column that holds the text."""
+    spans_column: str | None = None
+    """Column with labelled character spans [{"start", "end", "label"}]; probes single tokens instead of whole texts."""
+    group_column: str | None = None
+    """Column whose equal values must stay in one split (book, author, pair). Default: each text is its own group."""
+    pooling: Pooling = Pooling.MEAN
+    """How a text's tokens become one vector: mean, max, first or last."""
+    window: int = 256
+    """Tokens per sequence; longer texts are cut."""
+    windows_per_document: int = 1
+    """Rows that one long text may give."""
+    skip_first: int = 10
+    """Tokens at the start of a sequence that are left out: they have seen too little context."""
+    max_rows: int = 4_000
+    """Rows per feature for token-level features."""
+    min_rows: int = 5
+    """Positives and negatives that each split must have."""
+    layers: tuple[int, ...] | None = None
+    """Layers to probe, from 0. Default: all."""
+    ks: tuple[int, ...] | None = None
+    """Numbers of neurons to try. Default: 1 2 3 4 5 6 7 8 10 12 16 32 64 128 256."""
+    random_model: bool = True
+    """Also probe the same architecture with untrained weights, as a control (doubles the time in the model)."""
+    seed: int = 0
+    """Seed of split, sampling, controls and bootstrap. Same seed, same bytes."""
+    device: str = "auto"
+    """Torch device; auto takes CUDA where there is one."""
+    dtype: Literal["float32", "bfloat16", "float16"] = "float32"
+    """Precision of the model."""
+    workers: int | None = None
+    """Processes that fit probes. Default: one per core. Results do not depend on it."""
+    out: Path | None = None
+    """Run folder. Default: runs/NAME, NAME from the data. A stopped run in it is continued."""
+
+    @model_validator(mode="after")
+    def _fields_agree(self) -> RunConfig:
+        if self.pooling is Pooling.TOKEN:
+            raise ValueError("pooling 'token' is for labelled spans (--spans-column): choose mean, max, first or last")
+        if self.window <= self.skip_first:
+            raise ValueError(f"window ({self.window}) must be larger than skip_first ({self.skip_first})")
+        for name in ("windows_per_document", "max_rows", "min_rows"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"{name} must be at least 1, got {getattr(self, name)}")
+        if self.skip_first < 0 or self.seed < 0:
+            raise ValueError("skip_first and seed must not be negative")
+        return self
+
+    def folder(self) -> Path:
+        """Where the run lives."""
+        if self.out is not None:
+            return self.out
+        name = self.source or (self.data.name.split(".")[0] if self.data else "run")
+        return Path("runs") / name
+
+    def identity(self) -> dict[str, Any]:
+        """The options that shape the numbers: without the place of the run and the number of workers."""
+        values = self.model_dump(mode="json", exclude={"out", "workers"})
+        return {key: value for key, value in values.items() if value is not None}
+
+
+def make_config(values: dict[str, Any]) -> RunConfig:
+    """Checked options, with pydantic's complaints in one sentence.
+
+    Raises:
+        InputError: unknown option, wrong type, or options that contradict each other.
+    """
+    try:
+        return RunConfig(**values)
+    except ValidationError as error:
+        first = error.errors()[0]
+        where = ".".join(str(part) for part in first["loc"])
+        message = first["msg"].removeprefix("Value error, ")
+        raise InputError(f"option {where}: {message}, got {first['input']!r}." if where else f"{message}.") from None
+
+
+def read_config(path: Path) -> dict[str, Any]:
+    """Options from a TOML file, names as on the command line (`-` or `_`)."""
+    try:
+        values = tomllib.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise InputError(f"configuration file {str(path)!r} does not exist.") from None
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise InputError(f"configuration file {str(path)!r} is not valid TOML: {error}.") from None
+    return {key.replace("-", "_"): value for key, value in values.items()}
+
+
+def to_toml(values: dict[str, Any]) -> str:
+    """Flat options as TOML. JSON strings, numbers, booleans and lists are TOML as they stand."""
+    return "".join(f"{key} = {json.dumps(value, ensure_ascii=False)}\n" for key, value in sorted(values.items()))

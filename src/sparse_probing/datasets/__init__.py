@@ -1,0 +1,1 @@
+"""Text and labels in, labelled token rows out. Needs a tokenizer, no torch."""

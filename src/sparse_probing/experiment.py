@@ -1,0 +1,324 @@
+"""The main job, room after room: labelled text -> rows -> activations -> probes -> test scores -> examples -> report."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import shutil
+import time
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, Protocol
+
+import polars as pl
+
+from sparse_probing.activations.extract import extract
+from sparse_probing.activations.models import LoadedModel, load_model
+from sparse_probing.activations.store import ActivationStore, cache_folder
+from sparse_probing.analyses.examples import NamedNeuron, activation_histograms, collect_examples
+from sparse_probing.config import RunConfig, to_toml
+from sparse_probing.datasets.feature_dataset import FeatureDataset, SamplingRules, build_feature_dataset, concatenate
+from sparse_probing.datasets.labelled_text import LabelledText
+from sparse_probing.datasets.readers import read_labelled_documents, read_labelled_spans
+from sparse_probing.datasets.sources import SOURCES, demo_corpus
+from sparse_probing.errors import InputError, PrerequisiteError
+from sparse_probing.files import write_json, write_table, write_text
+from sparse_probing.records import POOLINGS, SPLITS, neuron_name, task_rng
+from sparse_probing.report.html import write_report
+from sparse_probing.results import tables as schema
+from sparse_probing.results.manifest import git_state, versions
+from sparse_probing.selection.schedule import checked_ks
+from sparse_probing.sweep.evaluate import RunTables, evaluate
+from sparse_probing.sweep.local_runner import run_tasks
+from sparse_probing.sweep.plan import plan_tasks
+
+UNTRAINED_SEED = 0
+
+
+class Reporter(Protocol):
+    """How a run tells its progress; the command line draws bars, Python is silent."""
+
+    def stage(self, name: str, total: int, unit: str) -> AbstractContextManager[Callable[[int], None]]:
+        """Begin a stage; the returned function is told how much was just done."""
+        ...
+
+
+class Silent:
+    """Tells nothing."""
+
+    def stage(self, name: str, total: int, unit: str) -> AbstractContextManager[Callable[[int], None]]:  # noqa: ARG002
+        """See `Reporter.stage`."""
+        from contextlib import nullcontext
+
+        return nullcontext(lambda _: None)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RunResult:
+    """A finished run."""
+
+    folder: Path
+    findings: pl.DataFrame
+    """One row per feature: best neuron, its test F1 with interval, how few are enough, controls, verdict."""
+    report: Path
+
+
+def run(
+    config: RunConfig, labelled: Sequence[LabelledText] | None = None, reporter: Reporter | None = None
+) -> RunResult:
+    """Run everything and leave a complete run folder; a stopped run is continued, a finished one is only read.
+
+    Args:
+        config: options.
+        labelled: labelled text made in Python, instead of what `config.data` names.
+        reporter: told about progress; silent when null.
+
+    Raises:
+        InputError: data, options or model cannot be used as given; nothing was written.
+        PrerequisiteError: the run folder or the cache cannot be written.
+    """
+    reporter = reporter or Silent()
+    folder = config.folder()
+    started = time.monotonic()
+    texts = list(labelled) if labelled is not None else labelled_text_of(config)
+    with reporter.stage("load model", 1, "model") as done:
+        model = load_model(config.model, device=config.device, dtype=config.dtype)
+        done(1)
+    layers = _checked_layers(config, model)
+    ks = checked_ks(config.ks, min(site.width for site in model.sites if site.layer in layers))
+    with reporter.stage("build rows", len(texts), "category") as done:
+        dataset = build_dataset(config, texts, model, done)
+    identity = config.identity() | {"dataset": _content_hash(dataset), "weights": model.fingerprint}
+    if _begin(folder, config, identity):
+        return RunResult(
+            folder=folder, findings=pl.read_parquet(folder / "findings.parquet"), report=write_report(folder)
+        )
+    stores = _activations(config, model, dataset, layers, reporter)
+    tables = _probes(config, dataset, stores, layers, ks, folder, reporter)
+    _write_dataset(folder / "dataset", dataset)
+    _write_tables(folder, tables)
+    _write_examples(folder, tables, model, dataset, stores[False], reporter)
+    manifest = {
+        "options": json.loads(config.model_dump_json()),
+        "identity": identity,
+        "versions": versions(),
+        "git": git_state(),
+        "model": {
+            "name": model.name,
+            "layers": len(model.sites),
+            "width": model.sites[0].width,
+            "probed_layers": layers,
+        },
+        "ks": list(ks),
+        "rows": dataset.n_rows,
+        "tokens": len(dataset.tokens),
+        "counts": {
+            f"{c}/{n}": dataset.counts(i)
+            for i, (c, n) in enumerate(zip(dataset.categories, dataset.features, strict=True))
+        },
+        "audits": {name: asdict(audit) for name, audit in dataset.audits.items()},
+        "wall_time_s": round(time.monotonic() - started, 1),
+    }
+    write_json(folder / "manifest.json", manifest)
+    shutil.rmtree(folder / "tasks", ignore_errors=True)
+    return RunResult(
+        folder=folder, findings=schema.table(tables.findings, schema.FINDINGS), report=write_report(folder)
+    )
+
+
+def labelled_text_of(config: RunConfig) -> list[LabelledText]:
+    """The labelled text that the options name.
+
+    Raises:
+        InputError: no data named, or data that cannot be read.
+    """
+    if config.source == "demo":
+        return demo_corpus.demo_categories()
+    if config.data is None:
+        raise InputError("no data named: give --data FILE with --label COLUMN, or --source NAME with --data FOLDER.")
+    if config.source is not None:
+        return [SOURCES[config.source](config.data, config.seed)]
+    if config.spans_column is not None:
+        return [
+            read_labelled_spans(
+                config.data,
+                spans_column=config.spans_column,
+                text_column=config.text_column,
+                group_column=config.group_column,
+            )
+        ]
+    if not config.label:
+        raise InputError(
+            f"no label column named for {str(config.data)!r}: give --label COLUMN (or --spans-column COLUMN)."
+        )
+    return [
+        read_labelled_documents(
+            config.data, labels=config.label, text_column=config.text_column, group_column=config.group_column
+        )
+    ]
+
+
+def build_dataset(
+    config: RunConfig, texts: Sequence[LabelledText], model: LoadedModel, done: Callable[[int], None] = lambda _: None
+) -> FeatureDataset:
+    """Rows of all categories, tokenized for the model."""
+    rules = SamplingRules(
+        pooling=config.pooling,
+        window=min(config.window, model.context),
+        windows_per_document=config.windows_per_document,
+        skip_first=config.skip_first,
+        max_rows=config.max_rows,
+        min_rows=config.min_rows,
+    )
+    parts = []
+    for text in texts:
+        parts.append(build_feature_dataset(text, model.tokenizer, rules, task_rng(config.seed, "rows", text.category)))
+        done(1)
+    return concatenate(parts)
+
+
+def _checked_layers(config: RunConfig, model: LoadedModel) -> list[int]:
+    last = len(model.sites) - 1
+    for layer in config.layers or ():
+        if not 0 <= layer <= last:
+            raise InputError(f"layer {layer} does not exist: {config.model!r} has layers 0 to {last}.")
+    return sorted(set(config.layers)) if config.layers else list(range(last + 1))
+
+
+def _content_hash(dataset: FeatureDataset) -> str:
+    digest = hashlib.blake2b(dataset.fingerprint().encode(), digest_size=16)
+    for array in (dataset.positive, dataset.eligible, dataset.row_split, dataset.row_group):
+        digest.update(array.astype("<i8").tobytes())
+    digest.update(json.dumps([dataset.features, dataset.categories]).encode())
+    return digest.hexdigest()
+
+
+def _begin(folder: Path, config: RunConfig, identity: dict[str, Any]) -> bool:
+    """Claim the run folder; true when it already holds this very run, finished.
+
+    Raises:
+        InputError: the folder holds something else.
+    """
+    record = folder / "tasks" / "identity.json"
+    if (folder / "manifest.json").exists():
+        if json.loads((folder / "manifest.json").read_text(encoding="utf-8"))["identity"] == identity:
+            return True
+        raise InputError(
+            f"{str(folder)!r} holds the results of another run: choose another --out, or delete that folder."
+        )
+    if record.exists():
+        if json.loads(record.read_text(encoding="utf-8")) != identity:
+            raise InputError(
+                f"{str(folder)!r} holds an unfinished run with other options or data: choose another --out, or delete that folder."
+            )
+        return False
+    if folder.exists() and any(folder.iterdir()):
+        raise InputError(f"{str(folder)!r} is not empty and holds no run: choose another --out.")
+    try:
+        record.parent.mkdir(parents=True, exist_ok=True)
+        write_text(folder / "config.toml", to_toml(config.identity()))
+        write_json(record, identity)
+    except OSError as error:
+        raise PrerequisiteError(
+            f"run folder {str(folder)!r} cannot be written ({error.strerror}): choose another --out."
+        ) from None
+    return False
+
+
+def _activations(
+    config: RunConfig, model: LoadedModel, dataset: FeatureDataset, layers: list[int], reporter: Reporter
+) -> dict[bool, ActivationStore]:
+    cache = cache_folder()
+    with reporter.stage("activations", len(dataset.tokens), "tok") as done:
+        stores = {False: extract(model, dataset, layers, cache, done)}
+    if config.random_model:
+        twin = load_model(config.model, device=config.device, dtype=config.dtype, random_weights_seed=UNTRAINED_SEED)
+        with reporter.stage("untrained twin", len(dataset.tokens), "tok") as done:
+            stores[True] = extract(twin, dataset, layers, cache, done)
+    return stores
+
+
+def _probes(
+    config: RunConfig,
+    dataset: FeatureDataset,
+    stores: dict[bool, ActivationStore],
+    layers: list[int],
+    ks: tuple[int, ...],
+    folder: Path,
+    reporter: Reporter,
+) -> RunTables:
+    tasks = plan_tasks(layers, dataset.categories, random_model=config.random_model)
+    with reporter.stage("probes", sum(len(task.features) for task in tasks), "feature x layer") as done:
+        results = run_tasks(
+            tasks, dataset, stores, folder / "tasks", ks=ks, seed=config.seed, workers=config.workers, progress=done
+        )
+    probes = [row for task in tasks for row in results[task].probes]
+    with reporter.stage("test scores", len(dataset.features), "feature") as done:
+        tables = evaluate(dataset, probes, stores, config.seed, done)
+    neurons = [row for task in tasks for row in results[task].neurons]
+    write_table(folder / "neurons.parquet", schema.table(neurons, schema.NEURONS))
+    return tables
+
+
+def _write_tables(folder: Path, tables: RunTables) -> None:
+    write_table(folder / "probes.parquet", schema.table(tables.probes, schema.PROBES))
+    write_table(folder / "baselines.parquet", schema.table(tables.baselines, schema.BASELINES))
+    write_table(folder / "findings.parquet", schema.table(tables.findings, schema.FINDINGS))
+
+
+def _write_examples(
+    folder: Path,
+    tables: RunTables,
+    model: LoadedModel,
+    dataset: FeatureDataset,
+    store: ActivationStore,
+    reporter: Reporter,
+) -> None:
+    neurons = [
+        NamedNeuron(
+            feature=i,
+            layer=row["layer"],
+            unit=row["unit"],
+            name=neuron_name(row["layer"], row["unit"]),
+            sign=1 if row["fires"] == "more in class" else -1,
+        )
+        for i, row in enumerate(tables.findings)
+    ]
+    with reporter.stage("examples", len(neurons), "feature") as done:
+        histograms = activation_histograms(dataset, store, neurons)
+        examples = collect_examples(model, dataset, store, neurons)
+        done(len(neurons))
+    write_table(folder / "histograms.parquet", schema.table(histograms, schema.HISTOGRAMS))
+    write_table(folder / "examples.parquet", schema.table(examples, schema.EXAMPLES))
+
+
+def _write_dataset(folder: Path, dataset: FeatureDataset) -> None:
+    """The labelled rows as tables: documents, rows, labels (one row per eligible row and feature)."""
+    folder.mkdir(exist_ok=True)
+    documents = pl.DataFrame({"document": dataset.document_ids, "text": dataset.texts})
+    begin = dataset.sequence_starts[dataset.row_sequence]
+    rows = pl.DataFrame(
+        {
+            "row": range(dataset.n_rows),
+            "document": dataset.sequence_document[dataset.row_sequence],
+            "char_start": dataset.char_starts[begin + dataset.row_first],
+            "char_end": dataset.char_ends[begin + dataset.row_last - 1],
+            "pooling": [POOLINGS[p].value for p in dataset.row_pooling],
+            "group": dataset.row_group,
+            "split": [SPLITS[s].value for s in dataset.row_split],
+        }
+    )
+    row, feature = dataset.eligible.nonzero()
+    labels = pl.DataFrame(
+        {
+            "row": row,
+            "category": [dataset.categories[f] for f in feature],
+            "feature": [dataset.features[f] for f in feature],
+            "positive": dataset.positive[row, feature],
+        }
+    )
+    for name, table in (("documents", documents), ("rows", rows), ("labels", labels)):
+        write_table(folder / f"{name}.parquet", table)
+    write_json(folder / "audit.json", {name: asdict(audit) for name, audit in dataset.audits.items()})

@@ -1,0 +1,76 @@
+"""Records that cross rooms. Frozen: what was measured once is not changed later."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import StrEnum
+
+import numpy as np
+
+
+class Split(StrEnum):
+    """Which part of the data a row belongs to. Decided once per dataset, by group."""
+
+    TRAIN = "train"
+    """Ranking, selection and fitting see these rows."""
+    VALIDATION = "validation"
+    """Threshold, layer, k and neuron are chosen on these rows."""
+    TEST = "test"
+    """Read once, for the figures that are reported."""
+
+
+SPLITS: tuple[Split, ...] = tuple(Split)
+"""Order of the integer codes in arrays and files."""
+
+
+class Pooling(StrEnum):
+    """How the token positions of one row become one activation vector."""
+
+    TOKEN = "token"  # noqa: S105 - a pooling mode, not a password
+    """The row is a single token."""
+    FIRST = "first"
+    LAST = "last"
+    MEAN = "mean"
+    MAX = "max"
+
+
+POOLINGS: tuple[Pooling, ...] = tuple(Pooling)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Site:
+    """One place in a model where a vector of units can be read."""
+
+    name: str
+    """Kind of site, for example `mlp.neurons`."""
+    layer: int
+    """Index of the block, from 0."""
+    width: int
+    """Number of units."""
+    module_path: str
+    """Path of the module whose input is the vector."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Selection:
+    """A set of columns and the linear classifier fitted on them."""
+
+    columns: tuple[int, ...]
+    """Chosen unit indices at the site, ascending."""
+    coefficients: tuple[float, ...]
+    """Log-odds per unit of activation (raw scale, not standardised), in the order of `columns`."""
+    intercept: float
+    """Log-odds where all chosen activations are 0."""
+    objective: float
+    """Class-balanced mean logistic loss plus ridge term on the training rows, nats."""
+
+
+def neuron_name(layer: int, unit: int) -> str:
+    """`L3.N609`: layer 3, unit 609, both counted from 0."""
+    return f"L{layer}.N{unit}"
+
+
+def task_rng(seed: int, *key: str | int) -> np.random.Generator:
+    """A generator that depends on the run's seed and the name of the task only, not on order or number of workers."""
+    words = [seed, *(word for part in key for word in (part.encode() if isinstance(part, str) else [part]))]
+    return np.random.default_rng(words)

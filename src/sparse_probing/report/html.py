@@ -1,0 +1,69 @@
+"""Fill the page template: all scripts, styles and data inside one file, no network."""
+
+from __future__ import annotations
+
+import json
+from importlib import resources
+from pathlib import Path
+from typing import Any
+
+import jinja2
+
+from sparse_probing.files import write_text
+from sparse_probing.views.run_view import run_view
+
+_VIEWS = resources.files("sparse_probing.views")
+SCRIPTS = ("vendor/vega.min.js", "vendor/vega-lite.min.js", "vendor/vega-embed.min.js", "report.js")
+
+
+def json_for_script(value: Any) -> str:
+    """JSON that may stand inside a script element: no `<`, so no tag can begin or end in it."""
+    text = json.dumps(value, ensure_ascii=False, allow_nan=False, separators=(",", ":"))
+    for character in "<>&\u2028\u2029":
+        text = text.replace(character, f"\\u{ord(character):04x}")
+    return text
+
+
+def write_report(folder: Path) -> Path:
+    """Write `report.html` into a finished run folder and return its path."""
+    view = run_view(folder)
+    environment = jinja2.Environment(
+        autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True
+    )
+    environment.filters["number"] = lambda value: "–" if value is None else f"{value:.2f}"
+    template = environment.from_string((_VIEWS / "templates" / "report.html").read_text(encoding="utf-8"))
+    static = {name: (_VIEWS / "static" / name).read_text(encoding="utf-8") for name in (*SCRIPTS, "report.css")}
+    page = template.render(
+        view=view,
+        charts=json_for_script(_charts(view)),
+        scripts=[static[name] for name in SCRIPTS],
+        style=static["report.css"],
+        shade=token_shades,
+    )
+    path = folder / "report.html"
+    write_text(path, page)
+    return path
+
+
+def _charts(view: dict[str, Any]) -> dict[str, Any]:
+    """Chart id in the page -> specification."""
+    charts: dict[str, Any] = {}
+    for c, category in enumerate(view["categories"]):
+        charts[f"heatmap-{c}"] = category["heatmap"]
+        for f, feature in enumerate(category["features"]):
+            charts[f"curve-{c}-{f}"] = feature["curve"]
+            charts[f"histogram-{c}-{f}"] = feature["histogram"]
+    return charts
+
+
+def token_shades(example: dict[str, Any], sign: int, largest: float) -> list[dict[str, Any]]:
+    """Tokens with a shade from 0 to 9, relative to the largest activation among the feature's examples."""
+    return [
+        {
+            "text": text,
+            "value": value,
+            "shade": min(9, max(0, round(9 * value * sign / largest))) if largest > 0 else 0,
+            "in_row": example["first"] <= i < example["last"],
+        }
+        for i, (text, value) in enumerate(zip(example["tokens"], example["activations"], strict=True))
+    ]

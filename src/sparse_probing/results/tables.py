@@ -1,0 +1,121 @@
+"""Schemas of the tables in a run folder. One row per measurement; missing is null."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+import polars as pl
+
+from sparse_probing.metrics.scores import METRICS
+
+_SCORES = dict.fromkeys(METRICS, pl.Float64)
+_INTERVALS = {f"{name}_{end}": pl.Float64 for name in METRICS for end in ("low", "high")}
+
+PROBES: dict[str, Any] = {
+    "category": pl.String,
+    "feature": pl.String,
+    "layer": pl.Int32,
+    "method": pl.String,
+    "k": pl.Int32,
+    "split": pl.String,
+    "role": pl.String,
+    "n_positive": pl.Int32,
+    "n_negative": pl.Int32,
+    **_SCORES,
+    **_INTERVALS,
+    "threshold": pl.Float64,
+    "ridge": pl.Float64,
+    "objective": pl.Float64,
+    "columns": pl.List(pl.Int32),
+    "coefficients": pl.List(pl.Float64),
+    "intercept": pl.Float64,
+}
+"""Fitted probes, one row per probe and split. Test rows exist only for probes chosen on validation, one per role."""
+
+NEURONS: dict[str, Any] = {
+    "category": pl.String,
+    "feature": pl.String,
+    "layer": pl.Int32,
+    "unit": pl.Int32,
+    "mean_difference": pl.Float64,
+    "anova_f": pl.Float64,
+    "mutual_information": pl.Float64,
+    "mean_in_class": pl.Float64,
+    "mean_out_of_class": pl.Float64,
+}
+"""Best-ranked units per feature and layer, statistics of the training rows."""
+
+BASELINES: dict[str, Any] = {
+    "category": pl.String,
+    "feature": pl.String,
+    "baseline": pl.String,
+    "layer": pl.Int32,
+    "k": pl.Int32,
+    **_SCORES,
+    **_INTERVALS,
+}
+"""Test scores of the controls, one row per feature and baseline; layer and k are null where no unit is read."""
+
+FINDINGS: dict[str, Any] = {
+    "category": pl.String,
+    "feature": pl.String,
+    "neuron": pl.String,
+    "layer": pl.Int32,
+    "unit": pl.Int32,
+    "fires": pl.String,
+    "f1": pl.Float64,
+    "f1_low": pl.Float64,
+    "f1_high": pl.Float64,
+    "average_precision": pl.Float64,
+    "validation_f1": pl.Float64,
+    "k_enough": pl.Int32,
+    "k_enough_layer": pl.Int32,
+    "k_enough_f1": pl.Float64,
+    "dense_f1": pl.Float64,
+    "dense_layer": pl.Int32,
+    "best_baseline": pl.String,
+    "best_baseline_f1": pl.Float64,
+    "text_f1": pl.Float64,
+    "n_test_positive": pl.Int32,
+    "n_test_negative": pl.Int32,
+    "verdict": pl.String,
+    "explanation": pl.String,
+}
+"""One row per feature: the headline table."""
+
+EXAMPLES: dict[str, Any] = {
+    "category": pl.String,
+    "feature": pl.String,
+    "neuron": pl.String,
+    "kind": pl.String,
+    "rank": pl.Int32,
+    "document": pl.String,
+    "positive": pl.Boolean,
+    "row_activation": pl.Float64,
+    "tokens": pl.List(pl.String),
+    "activations": pl.List(pl.Float64),
+    "first": pl.Int32,
+    "last": pl.Int32,
+}
+"""Text examples for each feature's best neuron: pieces of text, one activation per piece; `[first, last)` are the row's tokens."""
+
+HISTOGRAMS: dict[str, Any] = {
+    "category": pl.String,
+    "feature": pl.String,
+    "neuron": pl.String,
+    "bin_low": pl.Float64,
+    "bin_high": pl.Float64,
+    "in_class": pl.Int64,
+    "out_of_class": pl.Int64,
+}
+"""Activation of each feature's best neuron: rows per bin, all splits."""
+
+
+def table(rows: Iterable[Mapping[str, Any]], schema: Mapping[str, Any]) -> pl.DataFrame:
+    """Rows to a strictly typed table; absent keys become null, unknown keys are a bug."""
+    rows = list(rows)
+    unknown = {key for row in rows for key in row} - set(schema)
+    if unknown:
+        raise ValueError(f"columns {sorted(unknown)} are not in the schema")
+    return pl.DataFrame([{key: row.get(key) for key in schema} for row in rows], schema=dict(schema), orient="row")

@@ -1,0 +1,1 @@
+"""Which columns a sparse probe may use."""

@@ -1,0 +1,86 @@
+"""Run tasks in a pool of processes on this machine; each finished task is a file, so that a killed run goes on from there."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import asdict
+from pathlib import Path
+
+import numpy as np
+from joblib import Parallel, delayed, parallel_config
+
+from sparse_probing.activations.store import ActivationStore
+from sparse_probing.datasets.feature_dataset import FeatureDataset
+from sparse_probing.files import write_json
+from sparse_probing.records import SPLITS, Split
+from sparse_probing.sweep.plan import Task
+from sparse_probing.sweep.run_task import TaskData, TaskResult, run_task
+
+
+def run_tasks(
+    tasks: Sequence[Task],
+    dataset: FeatureDataset,
+    stores: dict[bool, ActivationStore],
+    folder: Path,
+    *,
+    ks: tuple[int, ...],
+    seed: int,
+    workers: int | None,
+    progress: Callable[[int], None] = lambda _: None,
+) -> dict[Task, TaskResult]:
+    """Results of all tasks, computed or read from `folder`.
+
+    One BLAS thread per worker: the tasks are many small products, and threads inside threads cost a factor of four.
+
+    Args:
+        tasks: from `plan_tasks`.
+        dataset: rows and labels.
+        stores: activations of the model (`False`) and of its untrained twin (`True`).
+        folder: one JSON file per finished task.
+        ks: sizes to try.
+        seed: seed of the run.
+        workers: processes; as many as there are cores when null. Results do not depend on it.
+        progress: called with the number of features done since the last call.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    results: dict[Task, TaskResult] = {}
+    open_tasks: list[Task] = []
+    for task in tasks:
+        path = folder / f"{task.name}.json"
+        if path.exists():
+            results[task] = TaskResult(**json.loads(path.read_text(encoding="utf-8")))
+            progress(len(task.features))
+        else:
+            open_tasks.append(task)
+    if not open_tasks:
+        return results
+    jobs = (delayed(_run)(task, task_data(task, dataset, stores[task.random_model]), ks, seed) for task in open_tasks)
+    count = min(workers or os.cpu_count() or 1, len(open_tasks))
+    with parallel_config(backend="loky", inner_max_num_threads=1):
+        pool = Parallel(n_jobs=count, return_as="generator_unordered", pre_dispatch="n_jobs")
+        finished: Iterable[tuple[Task, TaskResult]] = pool(jobs)  # pyright: ignore[reportAssignmentType]
+        for task, result in finished:
+            results[task] = result
+            write_json(folder / f"{task.name}.json", asdict(result))
+            progress(len(task.features))
+    return results
+
+
+def _run(task: Task, data: TaskData, ks: tuple[int, ...], seed: int) -> tuple[Task, TaskResult]:
+    return task, run_task(task, data, ks, seed)
+
+
+def task_data(task: Task, dataset: FeatureDataset, store: ActivationStore) -> TaskData:
+    """Train and validation rows of a task; test rows stay on disk."""
+    features = np.array(task.features)
+    seen = dataset.row_split != SPLITS.index(Split.TEST)
+    rows = np.flatnonzero(dataset.eligible[:, features].any(axis=1) & seen)
+    return TaskData(
+        x=store.read(task.layer, rows),
+        train=dataset.row_split[rows] == SPLITS.index(Split.TRAIN),
+        positive=dataset.positive[np.ix_(rows, features)],
+        eligible=dataset.eligible[np.ix_(rows, features)],
+        feature_names=tuple(dataset.features[f] for f in task.features),
+    )

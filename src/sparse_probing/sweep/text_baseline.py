@@ -1,0 +1,49 @@
+"""What the text alone gives: token n-grams and a linear classifier on the same rows and split, no model."""
+
+from __future__ import annotations
+
+from itertools import pairwise
+
+import numpy as np
+from scipy.sparse import csr_array
+from sklearn.feature_extraction import FeatureHasher
+from sklearn.linear_model import LogisticRegression
+
+from sparse_probing.datasets.feature_dataset import FeatureDataset
+from sparse_probing.metrics.scores import Scored, best_f1_threshold
+from sparse_probing.records import POOLINGS, SPLITS, Pooling, Split
+
+BUCKETS = 2**18
+
+
+def ngram_features(dataset: FeatureDataset, rows: np.ndarray) -> csr_array:
+    """One hashed row each: for pooled rows the unigrams and bigrams of the window (presence), for single tokens the token itself
+    and the two before it, by position.
+    """
+    return FeatureHasher(BUCKETS, input_type="string", alternate_sign=False).transform(
+        [_grams(dataset, int(row)) for row in rows]
+    )
+
+
+def _grams(dataset: FeatureDataset, row: int) -> list[str]:
+    begin = dataset.sequence_starts[dataset.row_sequence[row]]
+    first, last = dataset.row_first[row], dataset.row_last[row]
+    if POOLINGS[dataset.row_pooling[row]] is Pooling.TOKEN:
+        return [f"{back}:{dataset.tokens[begin + first - back]}" for back in range(3) if first >= back]
+    window = dataset.tokens[begin + first : begin + last].tolist()
+    return sorted({str(t) for t in window} | {f"{a} {b}" for a, b in pairwise(window)})
+
+
+def text_only(dataset: FeatureDataset, feature: int) -> tuple[Scored, float]:
+    """Test scores of the n-gram classifier and the threshold chosen on validation."""
+    rows = {split: dataset.rows_of(feature, split) for split in SPLITS}
+    model = LogisticRegression(C=10.0, class_weight="balanced", solver="liblinear", random_state=0, max_iter=1_000)
+    model.fit(ngram_features(dataset, rows[Split.TRAIN]), dataset.positive[rows[Split.TRAIN], feature])
+
+    def scored(split: Split) -> Scored:
+        return Scored(
+            score=model.decision_function(ngram_features(dataset, rows[split])),
+            positive=dataset.positive[rows[split], feature],
+        )
+
+    return scored(Split.TEST), best_f1_threshold(scored(Split.VALIDATION))

@@ -1,0 +1,122 @@
+"""A run folder as one JSON record: headline rows, heat maps, and one detail record per feature."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import polars as pl
+
+from sparse_probing.charts.specs import activation_histogram, f1_against_k, layer_heatmap
+from sparse_probing.errors import InputError
+from sparse_probing.records import neuron_name
+
+TABLES = ("findings", "probes", "baselines", "examples", "histograms")
+
+BASELINE_WORDS = {
+    "majority_class": "majority class",
+    "shuffled_labels": "shuffled labels, one neuron",
+    "random_neurons": "random neuron",
+    "random_weights_model": "untrained model, one neuron",
+    "text_only": "text only (token n-grams)",
+}
+
+
+def read_run(folder: Path) -> tuple[dict[str, Any], dict[str, pl.DataFrame]]:
+    """Manifest and tables of a finished run.
+
+    Raises:
+        InputError: the folder is no run, or the run has not finished.
+    """
+    if not (folder / "manifest.json").is_file():
+        what = (
+            "an unfinished run (start it again with the same command)"
+            if (folder / "config.toml").exists()
+            else "no run folder"
+        )
+        raise InputError(f"{str(folder)!r} is {what}: manifest.json is missing.")
+    manifest = json.loads((folder / "manifest.json").read_text(encoding="utf-8"))
+    try:
+        return manifest, {name: pl.read_parquet(folder / f"{name}.parquet") for name in TABLES}
+    except (OSError, pl.exceptions.PolarsError) as error:
+        raise InputError(f"run {str(folder)!r} is damaged: {str(error).splitlines()[0]}.") from None
+
+
+def run_view(folder: Path) -> dict[str, Any]:
+    """Everything that the report shows."""
+    manifest, tables = read_run(folder)
+    findings = tables["findings"]
+    categories = findings["category"].unique(maintain_order=True).to_list()
+    return {
+        "manifest": manifest,
+        "categories": [
+            {
+                "name": category,
+                "audit": manifest["audits"][category],
+                "heatmap": layer_heatmap(_heatmap_cells(tables["probes"], category)),
+                "features": [_feature_view(row, tables) for row in findings.filter(category=category).to_dicts()],
+            }
+            for category in categories
+        ],
+    }
+
+
+def _heatmap_cells(probes: pl.DataFrame, category: str) -> pl.DataFrame:
+    """Best single neuron of each layer, chosen and scored on validation."""
+    singles = probes.filter(category=category, split="validation", k=1).filter(
+        pl.col("method").is_in(["single_neuron", "shrinking_elastic_net", "mean_difference"])
+    )
+    best = singles.sort("f1", "average_precision", descending=True, maintain_order=True).unique(
+        ["feature", "layer"], keep="first", maintain_order=True
+    )
+    names = [neuron_name(layer, columns[0]) for layer, columns in best.select("layer", "columns").iter_rows()]
+    return (
+        best.with_columns(neuron=pl.Series(names, dtype=pl.String))
+        .select("feature", "layer", "f1", "neuron")
+        .sort("feature", "layer")
+    )
+
+
+def _feature_view(finding: dict[str, Any], tables: dict[str, pl.DataFrame]) -> dict[str, Any]:
+    mine = {name: t.filter(category=finding["category"], feature=finding["feature"]) for name, t in tables.items()}
+    curve = (
+        mine["probes"]
+        .filter(
+            pl.col("split") == "validation",
+            pl.col("method").is_in(["shrinking_elastic_net", "mean_difference", "single_neuron"]),
+        )
+        .group_by("layer", "k")
+        .agg(pl.col("f1").max())
+        .sort("layer", "k")
+    )
+    chosen = (
+        mine["probes"]
+        .filter(split="test")
+        .select(
+            "role",
+            "layer",
+            "k",
+            "f1",
+            "f1_low",
+            "f1_high",
+            "precision",
+            "recall",
+            "mcc",
+            "roc_auc",
+            "average_precision",
+        )
+    )
+    examples = mine["examples"].drop("category", "feature", "neuron").to_dicts()
+    sign = 1 if finding["fires"] == "more in class" else -1
+    controls = mine["baselines"].select("baseline", "layer", "f1", "f1_low", "f1_high", "roc_auc").to_dicts()
+    return finding | {
+        "curve": f1_against_k(curve),
+        "histogram": activation_histogram(mine["histograms"]),
+        "examples": examples,
+        "sign": sign,
+        "largest": max((sign * value for example in examples for value in example["activations"]), default=0.0),
+        "baselines": [row | {"words": BASELINE_WORDS[row["baseline"]]} for row in controls],
+        "chosen": [row for row in chosen.to_dicts() if row["role"] in ("single", "enough", "dense")],
+        "best_baseline_words": BASELINE_WORDS[finding["best_baseline"]],
+    }

@@ -1,0 +1,322 @@
+"""End to end on a tiny model: the run folder, the command line, bad input, resuming, determinism."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import polars as pl
+import pytest
+
+import sparse_probing as sp
+from sparse_probing.cli.main import main
+from sparse_probing.errors import InputError
+
+TABLES = (
+    "findings",
+    "probes",
+    "neurons",
+    "baselines",
+    "examples",
+    "histograms",
+    "dataset/rows",
+    "dataset/labels",
+    "dataset/documents",
+)
+QUICK = {"skip_first": 3, "window": 32, "min_rows": 2, "ks": (1, 2, 4)}
+
+
+@pytest.fixture(scope="module")
+def finished(model_folders, reviews, tmp_path_factory) -> sp.RunResult:
+    out = tmp_path_factory.mktemp("runs") / "one"
+    config = sp.RunConfig(
+        model=str(model_folders["gpt_neox"]),
+        data=reviews,
+        label=("german",),
+        group_column="author",
+        out=out,
+        workers=1,
+        **QUICK,
+    )
+    return sp.run(config)
+
+
+def arguments(model_folders, reviews: Path, out: Path, *more: str) -> list[str]:
+    return [
+        "run", "--model", str(model_folders["gpt_neox"]), "--data", str(reviews), "--label", "german", "--group-column", "author",
+        "--skip-first", "3", "--window", "32", "--min-rows", "2", "--ks", "1", "--ks", "2", "--ks", "4", "--out", str(out), *more,
+    ]  # fmt: skip
+
+
+def tables_of(folder: Path) -> dict[str, bytes]:
+    return {name: (folder / f"{name}.parquet").read_bytes() for name in TABLES}
+
+
+def test_run_folder_is_complete(finished):
+    manifest = json.loads((finished.folder / "manifest.json").read_text())
+    assert manifest["model"]["probed_layers"] == [0, 1, 2]
+    assert manifest["ks"] == [1, 2, 4]
+    assert manifest["audits"]["reviews"]["documents_read"] == 120
+    assert manifest["audits"]["reviews"]["leaked_by_random_split"] > 60  # five texts per author
+    assert set(tables_of(finished.folder)) == set(TABLES)
+    assert not (finished.folder / "tasks").exists()
+    assert finished.report.is_file()
+
+
+def test_findings_agree_with_the_probe_table(finished):
+    (finding,) = finished.findings.to_dicts()
+    probes = pl.read_parquet(finished.folder / "probes.parquet")
+    (row,) = probes.filter(split="test", role="single").to_dicts()
+    assert finding["f1"] == row["f1"]
+    assert [finding["unit"]] == row["columns"]
+    assert finding["f1_low"] <= finding["f1"] <= finding["f1_high"]
+    singles = probes.filter(split="validation", k=1).filter(
+        ~pl.col("method").is_in(["random_neurons", "shuffled_labels", "random_weights_model"])
+    )
+    assert finding["validation_f1"] == singles["f1"].max()
+
+
+def test_only_chosen_probes_were_scored_on_test(finished):
+    probes = pl.read_parquet(finished.folder / "probes.parquet")
+    test = probes.filter(split="test")
+    assert test["role"].null_count() == 0
+    assert sorted(test["role"].to_list()) == sorted(set(test["role"]))
+    assert len(test) < 12 < len(probes.filter(split="validation"))
+
+
+def test_test_scores_can_be_recomputed_from_the_run_folder_and_the_model(finished, model_folders):
+    """An independent path: text -> tokenizer -> Hugging Face model -> numpy, no code of the pipeline."""
+    import numpy as np
+    import torch
+    from transformers import AutoModel, AutoTokenizer
+
+    probe = pl.read_parquet(finished.folder / "probes.parquet").filter(split="test", role="single").to_dicts()[0]
+    rows = pl.read_parquet(finished.folder / "dataset/rows.parquet").filter(split="test")
+    labels = pl.read_parquet(finished.folder / "dataset/labels.parquet")
+    documents = pl.read_parquet(finished.folder / "dataset/documents.parquet")
+    tokenizer = AutoTokenizer.from_pretrained(model_folders["gpt_neox"])
+    network = AutoModel.from_pretrained(model_folders["gpt_neox"], dtype=torch.float32).eval()
+    kept: list[torch.Tensor] = []
+    mlp = network.layers[probe["layer"]].mlp
+    mlp.dense_4h_to_h.register_forward_pre_hook(lambda _m, a: kept.append(a[0]))
+    hits = calls = found = 0
+    for row in rows.to_dicts():
+        text = documents["text"][row["document"]]
+        encoding = tokenizer(text, return_offsets_mapping=True)
+        starts = [start for start, _ in encoding["offset_mapping"]]
+        first = starts.index(row["char_start"])  # rows begin 3 positions in: BOS and two tokens before
+        ids = [0, *encoding["input_ids"][first - 2 : first - 2 + 31]]
+        with torch.no_grad():
+            network(torch.tensor([ids]))
+        value = kept[-1][0, 3:].mean(dim=0)[probe["columns"]].half().double().numpy()
+        called = value @ np.array(probe["coefficients"]) + probe["intercept"] > probe["threshold"]
+        positive = labels.filter(row=row["row"])["positive"][0]
+        hits, calls, found = hits + (called and positive), calls + called, found + positive
+    assert 2 * hits / (calls + found) == pytest.approx(probe["f1"], abs=0.03)
+
+
+def test_another_number_of_workers_gives_the_same_bytes(finished, model_folders, reviews, tmp_path, capsys):
+    main(arguments(model_folders, reviews, tmp_path / "two", "--workers", "2"))
+    assert tables_of(tmp_path / "two") == tables_of(finished.folder)
+    out = capsys.readouterr().out
+    assert "german" in out
+    assert str(tmp_path / "two" / "report.html") in out.replace("\n", "")
+
+
+def test_a_killed_run_goes_on_and_ends_in_the_same_bytes(finished, model_folders, reviews, tmp_path):
+    out = tmp_path / "killed"
+    program = "from sparse_probing.cli.main import main; main()"
+    command = [sys.executable, "-c", program, *arguments(model_folders, reviews, out, "--workers", "1")]
+    environment = os.environ | {"SPROBE_CACHE": str(tmp_path / "cache")}
+    process = subprocess.Popen(
+        command, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, start_new_session=True
+    )
+    deadline = time.monotonic() + 120
+    while not list(out.glob("tasks/*L*.json")) and process.poll() is None and time.monotonic() < deadline:
+        time.sleep(0.01)
+    os.killpg(process.pid, signal.SIGKILL)
+    process.wait()
+    assert not (out / "manifest.json").exists(), "the run was over before it could be killed"
+    left = len(list(out.glob("tasks/*L*.json")))
+    assert 1 <= left < 6
+    subprocess.run(command, env=environment, check=True, capture_output=True)
+    assert tables_of(out) == tables_of(finished.folder)
+
+
+def test_a_finished_run_is_read_not_repeated(finished, model_folders, reviews, monkeypatch, capsys):
+    monkeypatch.setattr("sparse_probing.experiment.run_tasks", lambda *_a, **_k: pytest.fail("ran again"))
+    before = (finished.folder / "manifest.json").stat().st_mtime_ns
+    main(arguments(model_folders, reviews, finished.folder, "--workers", "1"))
+    assert (finished.folder / "manifest.json").stat().st_mtime_ns == before
+    assert "german" in capsys.readouterr().out
+
+
+def test_another_run_in_the_same_folder_is_refused_and_nothing_is_touched(finished, model_folders, reviews, capsys):
+    before = tables_of(finished.folder)
+    with pytest.raises(SystemExit) as stop:
+        main(arguments(model_folders, reviews, finished.folder, "--seed", "5"))
+    assert stop.value.code == 2
+    assert "holds the results of another run" in capsys.readouterr().err
+    assert tables_of(finished.folder) == before
+
+
+def test_options_from_a_file_and_the_command_line_wins(model_folders, reviews, tmp_path):
+    settings = {
+        "model": str(model_folders["gpt2"]),
+        "data": str(reviews),
+        "label": ["german"],
+        "min-rows": 2,
+        "seed": 3,
+        "layers": [1],
+    }
+    (tmp_path / "run.toml").write_text("".join(f"{k} = {json.dumps(v)}\n" for k, v in settings.items()))
+    main(
+        [
+            "run",
+            "--config",
+            str(tmp_path / "run.toml"),
+            "--seed",
+            "4",
+            "--ks",
+            "1",
+            "--no-random-model",
+            "--out",
+            str(tmp_path / "o"),
+        ]
+    )
+    options = json.loads((tmp_path / "o" / "manifest.json").read_text())["options"]
+    assert (options["seed"], options["layers"], options["random_model"]) == (4, [1], False)
+
+
+def test_spans_of_a_user(model_folders, tmp_path):
+    rows = []
+    for i in range(60):
+        text = f"The old harbour of town {i} was quiet, and ship {i * 7} left before the rain began to fall."
+        spans = [{"start": m.start(), "end": m.end(), "label": "number"} for m in re.finditer(r"\d+", text)]
+        rows.append(json.dumps({"text": text, "spans": spans}))
+    (tmp_path / "s.jsonl").write_text("\n".join(rows))
+    config = sp.RunConfig(
+        model=str(model_folders["llama"]), data=tmp_path / "s.jsonl", spans_column="spans", out=tmp_path / "o", workers=1,
+        skip_first=2, window=64, ks=(1, 2), random_model=False,
+    )  # fmt: skip
+    result = sp.run(config)
+    assert result.findings["feature"].to_list() == ["number"]
+    examples = pl.read_parquet(tmp_path / "o" / "examples.parquet")
+    for example in examples.to_dicts():
+        joined = "".join(example["tokens"])
+        assert joined in "\n".join(json.loads(row)["text"] for row in rows)
+        assert len(example["tokens"]) == len(example["activations"])
+
+
+BAD_CALLS = [
+    (["run", "--data", "nowhere.csv", "--label", "y"], "data file 'nowhere.csv' does not exist"),
+    (["run", "--label", "y"], "no data named"),
+    (["run", "--data", "REVIEWS"], "no label column named"),
+    (["run", "--data", "REVIEWS", "--label", "germann"], "did you mean 'german'?"),
+    (["run", "--data", "REVIEWS", "--label", "german", "--ks", "4000"], "k = 4000 is not possible"),
+    (["run", "--data", "REVIEWS", "--label", "german", "--layers", "9"], "layer 9 does not exist"),
+    (
+        ["run", "--data", "REVIEWS", "--label", "german", "--min-rows", "500"],
+        "at least 500 of each are needed in every split",
+    ),
+    (["run", "--data", "REVIEWS", "--label", "german", "--pooling", "token"], "pooling 'token' is for labelled spans"),
+    (
+        ["run", "--data", "REVIEWS", "--label", "german", "--window", "5"],
+        "window (5) must be larger than skip_first (10)",
+    ),
+    (["run", "--data", "REVIEWS", "--label", "german", "--seed", "x"], "x"),
+    (
+        ["run", "--data", "REVIEWS", "--label", "german", "--model", "no/such-model"],
+        "model 'no/such-model' cannot be loaded",
+    ),
+    (["run", "--config", "nowhere.toml"], "configuration file 'nowhere.toml' does not exist"),
+    (["run", "--source", "natural-language", "--data", "nowhere"], "holds no train.jsonl"),
+    (["run", "--data", "REVIEWS", "--label", "german", "--out", "/proc/nothing"], "/proc/nothing"),
+    (["sites", "nowhere"], "model 'nowhere' cannot be loaded"),
+    (["report", "nowhere"], "is no run folder"),
+    (["frobnicate"], "frobnicate"),
+]
+
+
+@pytest.mark.parametrize(("call", "message"), BAD_CALLS, ids=[m[:40] for _, m in BAD_CALLS])
+def test_bad_input_is_one_line_and_exit_code_2(call, message, model_folders, reviews, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    call = [str(reviews) if part == "REVIEWS" else part for part in call]
+    if call[0] == "run" and "--model" not in call:
+        call += ["--model", str(model_folders["gpt_neox"])]
+    with pytest.raises(SystemExit) as stop:
+        main(call)
+    assert stop.value.code == 2
+    error = capsys.readouterr().err
+    lines = [line for line in error.splitlines() if line.startswith("error:")]
+    assert len(lines) == 1
+    assert message in lines[0]
+    assert "Traceback" not in error
+    assert not list(tmp_path.glob("runs/*/*.parquet"))
+
+
+def test_disk_full_while_writing_results_is_one_line(model_folders, reviews, tmp_path, monkeypatch, capsys):
+    def full(*_arguments: object) -> None:
+        raise OSError(28, "No space left on device", "findings.parquet")
+
+    monkeypatch.setattr("sparse_probing.experiment._write_tables", full)
+    with pytest.raises(SystemExit) as stop:
+        main(arguments(model_folders, reviews, tmp_path / "o", "--workers", "1"))
+    assert stop.value.code == 2
+    assert "No space left on device" in capsys.readouterr().err
+    assert list((tmp_path / "o" / "tasks").glob("L*.json")), "finished tasks are kept"
+
+
+def test_ctrl_c_says_how_to_go_on(model_folders, reviews, tmp_path, monkeypatch, capsys):
+    def interrupt(*_arguments: object, **_options: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("sparse_probing.experiment.run_tasks", interrupt)
+    with pytest.raises(SystemExit) as stop:
+        main(arguments(model_folders, reviews, tmp_path / "o"))
+    assert stop.value.code == 130
+    assert "the same command goes on from here" in capsys.readouterr().err
+
+
+def test_an_unknown_option_in_a_file_is_named(tmp_path, capsys):
+    (tmp_path / "run.toml").write_text('modle = "demo"\n')
+    with pytest.raises(SystemExit):
+        main(["run", "--config", str(tmp_path / "run.toml")])
+    assert "modle" in capsys.readouterr().err
+
+
+def test_sites_prints_layers_and_widths(model_folders, capsys):
+    main(["sites", str(model_folders["gpt2"])])
+    out = capsys.readouterr().out
+    assert "mlp.c_proj" in out
+    assert out.count("40") >= 3
+
+
+def test_every_option_is_explained_in_help(capsys):
+    main(["run", "--help"])
+    out = re.sub(r"\s+", " ", capsys.readouterr().out.replace("│", " "))
+    for name, field in sp.RunConfig.model_fields.items():
+        assert f"--{name.replace('_', '-')}" in out
+        assert field.description, name
+        assert " ".join(field.description.split()[:4]) in out, name
+
+
+def test_public_names_exist_and_unknown_ones_are_refused():
+    for name in sp.__all__:
+        assert getattr(sp, name) is not None
+    with pytest.raises(AttributeError, match="nothing_here"):
+        _ = sp.nothing_here  # pyright: ignore[reportAttributeAccessIssue]
+
+
+def test_config_in_python_refuses_contradictions():
+    from sparse_probing.config import make_config
+
+    with pytest.raises(InputError, match="window"):
+        make_config({"window": 4})

@@ -1,0 +1,176 @@
+"""The sweep finds what was planted, chooses on validation, and gives the same bytes with any number of workers."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import polars as pl
+import pytest
+
+from sparse_probing.metrics.scores import Scored, metrics_at
+from sparse_probing.probes.logistic import fit_logistic
+from sparse_probing.results.tables import FINDINGS, table
+from sparse_probing.results.verdict import Evidence, verdict
+from sparse_probing.sweep.choose import choose
+from sparse_probing.sweep.plan import Method, Task, plan_tasks
+from sparse_probing.sweep.run_task import TaskData, run_task
+
+KS = (1, 2, 3, 8)
+
+
+def planted(seed: int = 0, rows: int = 300, units: int = 40) -> TaskData:
+    """Feature `one` lives in unit 11 (lower in class), `three` needs units 5, 6 and 7 together, `none` is noise."""
+    rng = np.random.default_rng(seed)
+    x = rng.normal(size=(rows, units)).astype(np.float32)
+    labels = rng.random((rows, 3)) < 0.4
+    x[:, 11] -= 6 * labels[:, 0]
+    labels[:, 1] = x[:, 5:8].sum(axis=1) > 0.5
+    return TaskData(
+        x=x,
+        train=np.arange(rows) % 3 > 0,
+        positive=labels,
+        eligible=np.ones_like(labels),
+        feature_names=("one", "three", "none"),
+    )
+
+
+def probes_of(result, feature: str, method: Method) -> list[dict[str, Any]]:
+    return [p for p in result.probes if p["feature"] == feature and p["method"] == method]
+
+
+TASK = Task(layer=2, category="c", features=(0, 1, 2))
+
+
+def test_planted_units_are_found():
+    result = run_task(TASK, planted(), KS, seed=0)
+    (single,) = probes_of(result, "one", Method.SINGLE)
+    assert single["columns"] == [11]
+    assert single["coefficients"][0] < 0
+    assert single["validation_f1"] > 0.97
+    three = {p["k"]: p for p in probes_of(result, "three", Method.SHRINKING)}
+    assert three[3]["columns"] == [5, 6, 7]
+    assert three[3]["validation_f1"] > 0.95 > three[1]["validation_f1"]
+    (dense,) = probes_of(result, "one", Method.DENSE)
+    assert dense["columns"] is None
+    assert dense["k"] == 40
+
+
+def test_controls_find_nothing_where_the_probe_finds_everything():
+    result = run_task(TASK, planted(), KS, seed=0)
+    (shuffled,) = probes_of(result, "one", Method.SHUFFLED)
+    data = planted(seed=1)
+    score = data.x[:, shuffled["columns"]] @ np.array(shuffled["coefficients"]) + shuffled["intercept"]
+    assert abs(metrics_at(Scored(score=score, positive=data.positive[:, 0]), shuffled["threshold"])["mcc"]) < 0.5
+    assert {p["k"] for p in probes_of(result, "one", Method.RANDOM)} == set(KS)
+
+
+def test_stored_coefficients_are_in_raw_units():
+    data = planted()
+    result = run_task(TASK, data, KS, seed=0)
+    probe = next(p for p in probes_of(result, "three", Method.SHRINKING) if p["k"] == 3)
+    score = data.x[:, probe["columns"]].astype(float) @ np.array(probe["coefficients"]) + probe["intercept"]
+    held = ~data.train
+    found = metrics_at(Scored(score=score[held], positive=data.positive[held, 1]), probe["threshold"])
+    assert found["f1"] == pytest.approx(probe["validation_f1"], abs=1e-9)
+    x = data.x[data.train][:, [5, 6, 7]].astype(float)
+    z = (x - x.mean(axis=0)) / x.std(axis=0)
+    assert probe["objective"] == pytest.approx(fit_logistic(z, data.positive[data.train, 1], 1e-3).objective, rel=1e-9)
+
+
+def test_results_depend_on_the_seed_only_through_the_controls():
+    first, again, other = (run_task(TASK, planted(), KS, seed=s) for s in (0, 0, 1))
+    assert first == again
+    assert probes_of(first, "one", Method.SHRINKING) == probes_of(other, "one", Method.SHRINKING)
+    assert probes_of(first, "one", Method.RANDOM) != probes_of(other, "one", Method.RANDOM)
+
+
+def test_a_feature_alone_gives_the_same_probes_as_among_others():
+    data = planted()
+    alone = TaskData(
+        x=data.x, train=data.train, positive=data.positive[:, :1], eligible=data.eligible[:, :1], feature_names=("one",)
+    )
+    together = [p for p in run_task(TASK, data, KS, seed=0).probes if p["feature"] == "one"]
+    for a, b in zip(run_task(TASK, alone, KS, seed=0).probes, together, strict=True):
+        assert a["columns"] == b["columns"]
+        assert a["validation_f1"] == b["validation_f1"]
+
+
+def test_the_untrained_twin_runs_the_single_neuron_search_only():
+    task = Task(layer=0, category="c", features=(0, 1, 2), random_model=True)
+    assert {p["method"] for p in run_task(task, planted(), KS, seed=0).probes} == {Method.RANDOM_MODEL}
+
+
+def test_plan_has_one_task_per_layer_category_and_model():
+    tasks = plan_tasks([0, 3], ["a", "a", "b c"], random_model=True)
+    assert [t.name for t in tasks] == [
+        "L000-a", "L003-a", "L000-b_c", "L003-b_c", "random-L000-a", "random-L003-a", "random-L000-b_c", "random-L003-b_c",
+    ]  # fmt: skip
+    assert tasks[0].features == (0, 1)
+
+
+def probe(method: Method, layer: int, k: int, f1: float, test_f1: float = 0.0) -> dict[str, Any]:
+    return {
+        "method": method, "layer": layer, "k": k, "validation_f1": f1, "validation_average_precision": f1,
+        "objective": 0.5, "test_f1": test_f1,
+    }  # fmt: skip
+
+
+def test_choice_by_hand():
+    probes = [
+        probe(Method.SINGLE, 0, 1, 0.70), probe(Method.SINGLE, 1, 1, 0.80), probe(Method.SHRINKING, 0, 1, 0.60),
+        probe(Method.MEAN_DIFFERENCE, 2, 1, 0.75), probe(Method.SHRINKING, 0, 2, 0.90), probe(Method.MEAN_DIFFERENCE, 1, 2, 0.96),
+        probe(Method.SHRINKING, 2, 3, 0.99), probe(Method.DENSE, 0, 40, 0.5), probe(Method.DENSE, 1, 40, 1.0),
+        probe(Method.RANDOM, 0, 1, 0.3), probe(Method.RANDOM, 1, 1, 0.4), probe(Method.RANDOM, 1, 2, 0.9), probe(Method.SHUFFLED, 2, 1, 0.6),
+    ]  # fmt: skip
+    roles = choose(probes)
+    assert roles["single"] is probes[1]
+    assert roles["sparse k=2"] is probes[5]
+    assert roles["enough"] is probes[5]  # 0.96 reaches 95 % of 1.0, k = 1 does not
+    assert roles["dense"] is probes[8]
+    assert roles["random_neurons"] is probes[10]
+    assert "random_weights_model" not in roles
+
+
+def test_choice_ignores_test_scores_and_earlier_layers_win_ties():
+    first = [probe(Method.SINGLE, 1, 1, 0.8, test_f1=0.1), probe(Method.SINGLE, 0, 1, 0.8, test_f1=0.9)]
+    rest = [
+        probe(Method.SHRINKING, 0, 1, 0.1),
+        probe(Method.DENSE, 0, 9, 0.9),
+        probe(Method.RANDOM, 0, 1, 0),
+        probe(Method.SHUFFLED, 0, 1, 0),
+    ]
+    rest.append(probe(Method.MEAN_DIFFERENCE, 0, 1, 0.1))
+    assert choose([*first, *rest])["single"]["layer"] == 0
+    assert "enough" not in choose([*first, *rest])
+
+
+EVIDENCE = {
+    "single_f1": 0.95, "single_low": 0.9, "dense_f1": 0.98, "k_enough": 1, "k_enough_f1": 0.95, "control_f1": 0.2, "text_f1": 0.5,
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("change", "short", "part"),
+    [
+        ({}, "dedicated neuron", "one neuron: F1 0.95"),
+        ({"text_f1": 0.97}, "dedicated neuron", "token n-grams alone: 0.97"),
+        ({"single_low": 0.1}, "few neurons (1)", "one neuron: F1 0.95"),
+        ({"single_f1": 0.5, "k_enough": 4}, "few neurons (4)", "4 neurons"),
+        ({"single_f1": 0.5, "k_enough": 64}, "distributed (64)", "64 neurons are needed"),
+        ({"single_f1": 0.5, "k_enough": None, "k_enough_f1": None}, "distributed", "no number of neurons"),
+        ({"single_f1": 0.5, "k_enough": 2, "k_enough_f1": 0.5}, "unclear", "enough on validation"),
+        ({"single_f1": 0.5, "dense_f1": 0.55}, "not found", "only F1 0.55"),
+        ({"control_f1": 0.94}, "few neurons (1)", "untrained model or shuffled labels: 0.94"),
+    ],
+)
+def test_verdict_rules(change, short, part):
+    found, why = verdict(Evidence(**(EVIDENCE | change)))
+    assert found == short
+    assert part in why
+
+
+def test_tables_are_typed_and_refuse_unknown_columns():
+    assert table([{"feature": "x"}], FINDINGS).schema == pl.Schema(FINDINGS)
+    with pytest.raises(ValueError, match="typo"):
+        table([{"typo": 1}], FINDINGS)
