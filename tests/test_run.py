@@ -50,7 +50,7 @@ def finished(model_folders, reviews, tmp_path_factory) -> sp.RunResult:
 def arguments(model_folders, reviews: Path, out: Path, *more: str) -> list[str]:
     return [
         "run", "--model", str(model_folders["gpt_neox"]), "--data", str(reviews), "--label", "german", "--group-column", "author",
-        "--skip-first", "3", "--window", "32", "--min-rows", "2", "--ks", "1", "--ks", "2", "--ks", "4", "--out", str(out), *more,
+        "--skip-first", "3", "--window", "32", "--min-rows", "2", "--ks", "1", "2", "4", "--out", str(out), *more,
     ]  # fmt: skip
 
 
@@ -79,7 +79,8 @@ def test_findings_agree_with_the_probe_table(finished):
     singles = probes.filter(split="validation", k=1).filter(
         ~pl.col("method").is_in(["random_neurons", "shuffled_labels", "random_weights_model"])
     )
-    assert finding["validation_f1"] == singles["f1"].max()
+    merit = (singles["f1"] + singles["average_precision"]) / 2
+    assert finding["validation_f1"] in singles.filter(merit == merit.max())["f1"].to_list()
 
 
 def test_only_chosen_probes_were_scored_on_test(finished):
@@ -305,7 +306,8 @@ def test_every_option_is_explained_in_help(capsys):
     for name, field in sp.RunConfig.model_fields.items():
         assert f"--{name.replace('_', '-')}" in out
         assert field.description, name
-        assert " ".join(field.description.split()[:4]) in out, name
+        words = field.description.replace("`", "").split()
+        assert " ".join(words[:2]) in out, name
 
 
 def test_public_names_exist_and_unknown_ones_are_refused():

@@ -121,7 +121,8 @@ def test_choice_by_hand():
         probe(Method.SINGLE, 0, 1, 0.70), probe(Method.SINGLE, 1, 1, 0.80), probe(Method.SHRINKING, 0, 1, 0.60),
         probe(Method.MEAN_DIFFERENCE, 2, 1, 0.75), probe(Method.SHRINKING, 0, 2, 0.90), probe(Method.MEAN_DIFFERENCE, 1, 2, 0.96),
         probe(Method.SHRINKING, 2, 3, 0.99), probe(Method.DENSE, 0, 40, 0.5), probe(Method.DENSE, 1, 40, 1.0),
-        probe(Method.RANDOM, 0, 1, 0.3), probe(Method.RANDOM, 1, 1, 0.4), probe(Method.RANDOM, 1, 2, 0.9), probe(Method.SHUFFLED, 2, 1, 0.6),
+        probe(Method.RANDOM, 0, 1, 0.3), probe(Method.RANDOM, 1, 1, 0.4), probe(Method.RANDOM, 1, 2, 0.9),
+        probe(Method.SHUFFLED, 2, 1, 0.6),
     ]  # fmt: skip
     roles = choose(probes)
     assert roles["single"] is probes[1]

@@ -12,7 +12,10 @@ from sparse_probing.config import RunConfig, make_config, read_config
 DEFAULTS = RunConfig()
 
 
-def run(*, config: Path | None = None, options: Annotated[RunConfig, Parameter(name="*")] = DEFAULTS) -> None:
+FLAT = Parameter(name="*", consume_multiple=True, negative_iterable=())
+
+
+def run(*, config: Path | None = None, options: Annotated[RunConfig, FLAT] = DEFAULTS) -> None:
     """Probe a model for the features of your own labelled text, and write a report.
 
     Args:

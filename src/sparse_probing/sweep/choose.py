@@ -5,38 +5,31 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
+from sparse_probing.metrics.scores import merit
 from sparse_probing.sweep.plan import Method
 
 ENOUGH = 0.95
-"""Share of the dense probe's validation scores that counts as *enough neurons*."""
-ENOUGH_BY = ("validation_f1", "validation_average_precision")
-"""Both must reach it: F1 at a chosen threshold alone is too coarse where a split holds a dozen positives."""
+"""Share of the dense probe's merit on validation that counts as *enough neurons*."""
 CONTROLS = (Method.SHUFFLED, Method.RANDOM_MODEL)
 
 Probe = dict[str, Any]
 
 
-def _validation_key(probe: Probe) -> tuple[float, float, float, int]:
-    """Larger is better; among equals the lower loss, then the earlier layer."""
-    return (
-        probe["validation_f1"],
-        probe["validation_average_precision"],
-        -probe["objective"],
-        -probe["layer"],
-    )
-
-
 def best(probes: Sequence[Probe]) -> Probe:
-    """The probe with the best validation F1; ties by average precision, training objective, layer."""
-    return max(probes, key=_validation_key)
+    """The probe with the most merit on validation; ties by training objective, then the earlier layer."""
+    return max(probes, key=lambda p: (merit_of(p), -p["objective"], -p["layer"]))
+
+
+def merit_of(probe: Probe) -> float:
+    """Merit on validation, see `metrics.scores.merit`."""
+    return merit(probe["validation_f1"], probe["validation_average_precision"])
 
 
 def choose(probes: Sequence[Probe]) -> dict[str, Probe]:
     """The probes of one feature whose test scores are reported: role -> probe.
 
     Roles: `single` (best neuron of all layers), `sparse k=K` (best layer and method for each k), `dense`, `enough` (smallest
-    k whose validation F1 and average precision reach 95 % of the dense probe's; absent when none does), `random_neurons`, and
-    the controls.
+    k whose merit reaches 95 % of the dense probe's; absent when none does), `random_neurons`, and the controls.
     """
     by_method: dict[str, list[Probe]] = {}
     for probe in probes:
@@ -48,9 +41,7 @@ def choose(probes: Sequence[Probe]) -> dict[str, Probe]:
         roles[f"sparse k={k}"] = best([p for p in sparse if p["k"] == k]) if k > 1 else roles["single"]
     dense = roles["dense"]
     enough = [
-        k
-        for k in sorted({p["k"] for p in sparse})
-        if all(roles[f"sparse k={k}"][m] >= ENOUGH * dense[m] for m in ENOUGH_BY)
+        k for k in sorted({p["k"] for p in sparse}) if merit_of(roles[f"sparse k={k}"]) >= ENOUGH * merit_of(dense)
     ]
     if enough:
         roles["enough"] = roles[f"sparse k={enough[0]}"]

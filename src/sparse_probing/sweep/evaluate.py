@@ -16,7 +16,7 @@ from sparse_probing.records import Split, neuron_name, task_rng
 from sparse_probing.results.verdict import Evidence, verdict
 from sparse_probing.sweep.choose import CONTROLS, choose
 from sparse_probing.sweep.plan import Method
-from sparse_probing.sweep.text_baseline import text_only
+from sparse_probing.sweep.text_baseline import TextOnly
 
 
 @dataclass(slots=True)
@@ -49,9 +49,9 @@ def evaluate(
     for probe in probes:
         by_feature.setdefault((probe["category"], probe["feature"]), []).append(probe)
         tables.probes.extend(_fitted_rows(probe))
-    blocks = _TestRows(dataset, stores)
+    blocks, text = _TestRows(dataset, stores), TextOnly(dataset)
     for f, key in enumerate(zip(dataset.categories, dataset.features, strict=True)):
-        _evaluate_feature(dataset, f, choose(by_feature[key]), blocks, seed, tables)
+        _evaluate_feature(dataset, f, choose(by_feature[key]), blocks, text, seed, tables)
         progress(1)
     return tables
 
@@ -86,7 +86,13 @@ class _TestRows:
 
 
 def _evaluate_feature(
-    dataset: FeatureDataset, f: int, roles: dict[str, dict[str, Any]], blocks: _TestRows, seed: int, tables: RunTables
+    dataset: FeatureDataset,
+    f: int,
+    roles: dict[str, dict[str, Any]],
+    blocks: _TestRows,
+    text: TextOnly,
+    seed: int,
+    tables: RunTables,
 ) -> None:
     groups = dataset.row_group[dataset.rows_of(f, Split.TEST)]
     where = {"category": dataset.categories[f], "feature": dataset.features[f]}
@@ -111,7 +117,7 @@ def _evaluate_feature(
             place = {"layer": probe["layer"], "k": probe["k"]}
             tables.baselines.append(where | {"baseline": role} | place | results[role])
     for name, scored, threshold in (
-        (Method.TEXT.value, *text_only(dataset, f)),
+        (Method.TEXT.value, *text.score(f)),
         (Method.MAJORITY.value, *_majority(dataset, f)),
     ):
         results[name] = measured(scored, threshold)

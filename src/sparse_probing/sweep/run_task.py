@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from jaxtyping import Bool, Float, Int
 
-from sparse_probing.metrics.scores import Scored, best_f1_threshold, metrics_at
+from sparse_probing.metrics.scores import Scored, best_f1_threshold, merit, metrics_at
 from sparse_probing.probes.logistic import SMALL_RIDGE, LogisticFit, fit_dense_logistic, fit_logistic
 from sparse_probing.ranking.mutual_information import mutual_information
 from sparse_probing.ranking.statistics import anova_f, class_moments, mean_difference
@@ -115,7 +115,7 @@ class _FeatureView:
         return Scored(score=self.x[train][:, columns] @ fit.coefficients + fit.intercept, positive=self.labels[train])
 
     def best_single(self, scores: dict[str, Float[np.ndarray, " unit"]]) -> tuple[Int[np.ndarray, " k"], LogisticFit]:
-        """The candidate unit with the best validation F1; ties by average precision, then by training loss."""
+        """The candidate unit with the most merit on validation; ties by training loss."""
         tops = [top_by_score(score, [CANDIDATES_PER_RANKING])[CANDIDATES_PER_RANKING] for score in scores.values()]
         tried = []
         for candidate in np.unique(np.concatenate(tops)):
@@ -123,7 +123,7 @@ class _FeatureView:
             fit = self.fit(columns)
             held = self.scored(columns, fit, train=False)
             found = metrics_at(held, best_f1_threshold(held))
-            tried.append(((found["f1"], found["average_precision"], -fit.objective), columns, fit))
+            tried.append(((merit(found["f1"], found["average_precision"]), -fit.objective), columns, fit))
         _, columns, fit = max(tried, key=lambda item: item[0])
         return columns, fit
 
@@ -134,7 +134,7 @@ class _FeatureView:
             fit = fit_dense_logistic(self.x[True], self.labels[True], ridge, start)
             start = fit.coefficients, fit.intercept
             records.append(self.record(Method.DENSE, columns, fit, ridge))
-        return max(records, key=lambda record: record["validation_f1"])
+        return max(records, key=lambda r: merit(r["validation_f1"], r["validation_average_precision"]))
 
     def shuffled(self, rng: np.random.Generator) -> dict[str, Any]:
         """The single-neuron search, threshold included, with labels permuted within train and within validation.

@@ -34,16 +34,37 @@ def _grams(dataset: FeatureDataset, row: int) -> list[str]:
     return sorted({str(t) for t in window} | {f"{a} {b}" for a, b in pairwise(window)})
 
 
-def text_only(dataset: FeatureDataset, feature: int) -> tuple[Scored, float]:
-    """Test scores of the n-gram classifier and the threshold chosen on validation."""
-    rows = {split: dataset.rows_of(feature, split) for split in SPLITS}
-    model = LogisticRegression(C=10.0, class_weight="balanced", solver="liblinear", random_state=0, max_iter=1_000)
-    model.fit(ngram_features(dataset, rows[Split.TRAIN]), dataset.positive[rows[Split.TRAIN], feature])
+class TextOnly:
+    """The n-gram classifiers of a dataset; the n-grams of a category are hashed once for all of its features."""
 
-    def scored(split: Split) -> Scored:
-        return Scored(
-            score=model.decision_function(ngram_features(dataset, rows[split])),
-            positive=dataset.positive[rows[split], feature],
+    def __init__(self, dataset: FeatureDataset) -> None:
+        self.dataset = dataset
+        self.category: str | None = None
+        self.rows = np.array([], dtype=int)
+        self.grams: csr_array | None = None
+
+    def score(self, feature: int) -> tuple[Scored, float]:
+        """Test scores of one feature's classifier and the threshold chosen on validation."""
+        dataset = self.dataset
+        self._read(dataset.categories[feature])
+        rows = {split: dataset.rows_of(feature, split) for split in SPLITS}
+        model = LogisticRegression(C=10.0, class_weight="balanced", solver="liblinear", random_state=0, max_iter=1_000)
+        model.fit(self._grams(rows[Split.TRAIN]), dataset.positive[rows[Split.TRAIN], feature])
+        validation, test = (
+            Scored(
+                score=model.decision_function(self._grams(rows[split])), positive=dataset.positive[rows[split], feature]
+            )
+            for split in (Split.VALIDATION, Split.TEST)
         )
+        return test, best_f1_threshold(validation)
 
-    return scored(Split.TEST), best_f1_threshold(scored(Split.VALIDATION))
+    def _read(self, category: str) -> None:
+        if category != self.category:
+            members = [f for f, name in enumerate(self.dataset.categories) if name == category]
+            self.rows = np.flatnonzero(self.dataset.eligible[:, members].any(axis=1))
+            self.grams = ngram_features(self.dataset, self.rows)
+            self.category = category
+
+    def _grams(self, rows: np.ndarray) -> csr_array:
+        assert self.grams is not None
+        return self.grams[np.searchsorted(self.rows, rows)]

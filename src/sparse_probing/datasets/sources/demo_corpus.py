@@ -15,6 +15,9 @@ from sparse_probing.datasets.sources.text_features import token_text
 CATEGORIES = {"natural language": "languages", "programming language": "code", "kind of text": "kinds"}
 """Category -> file in the package's demo corpus; its lines hold `class`, `topic`, `text`."""
 
+TOKEN_FEATURE_STRIDE = 7
+"""Every seventh document is enough tokens for the text features; 7 divides no number of topics, so all topics occur."""
+
 
 @cache
 def _rows(name: str) -> list[dict[str, str]]:
@@ -41,9 +44,6 @@ def documents_of(category: str) -> LabelledText:
 def demo_categories() -> list[LabelledText]:
     """All four categories of the demo: the three above and the text features of their tokens."""
     whole = [documents_of(category) for category in CATEGORIES]
-    plain = [
-        Document(id=document.id, text=document.text, group=document.group)
-        for labelled in whole
-        for document in labelled.documents
-    ]
+    everything = [document for labelled in whole for document in labelled.documents]
+    plain = [Document(id=d.id, text=d.text, group=d.group) for d in everything[::TOKEN_FEATURE_STRIDE]]
     return [*whole, token_text(plain)]

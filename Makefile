@@ -1,0 +1,36 @@
+# Two commands do everything on a fresh machine: `make demo` and `make test`.
+PYTHON ?= python3
+BIN := .venv/bin
+PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check
+
+.PHONY: demo test check bench clean
+
+demo: .venv/.installed
+	$(BIN)/sprobe demo --out runs/demo
+
+test: .venv/.installed-test check
+	$(BIN)/python -m pytest
+
+check: .venv/.installed-test
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/pyright
+
+bench: .venv/.installed-test
+	$(BIN)/python benchmarks/main_job.py --out docs/benchmarks.md
+
+clean:
+	rm -rf .venv runs
+
+.venv/bin/python:
+	$(PYTHON) -m venv .venv
+	$(PIP) --upgrade "pip>=25.1"
+
+# Exact versions come from constraints.txt; it also keeps pip from fetching CUDA builds where a CPU build of torch is at hand.
+.venv/.installed: .venv/bin/python pyproject.toml constraints.txt
+	$(PIP) -c constraints.txt -e .
+	@touch $@
+
+.venv/.installed-test: .venv/.installed
+	$(PIP) -c constraints.txt --group test
+	@touch $@

@@ -1,0 +1,79 @@
+"""Documentation cannot go stale: its examples run, its links lead somewhere, every table and source is described."""
+
+from __future__ import annotations
+
+import csv
+import re
+from pathlib import Path
+from typing import get_args
+
+import polars as pl
+import pytest
+
+from sparse_probing.config import RunConfig
+from sparse_probing.datasets.sources import SOURCES
+from sparse_probing.datasets.sources.demo_corpus import documents_of
+from sparse_probing.results.verdict import DEDICATED_F1, FEW, FOUND_F1
+
+ROOT = Path(__file__).parent.parent
+PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").glob("*.md"))]
+
+
+def test_readme_example_runs_in_at_most_ten_lines(tmp_path, monkeypatch):
+    """Its CSV: two columns, 500 rows, here *is the paragraph English or German?* in place of a sentiment."""
+    (code,) = re.findall(r"```python\n(.*?)```", (ROOT / "README.md").read_text(encoding="utf-8"), re.S)
+    assert len([line for line in code.splitlines() if line.strip()]) <= 10
+    texts = [
+        (d.text, int(d.labels["en"]))
+        for d in documents_of("natural language").documents
+        if d.labels["en"] or d.labels["de"]
+    ]
+    with open(tmp_path / "reviews.csv", "w", newline="", encoding="utf-8") as file:
+        writer = csv.writer(file)
+        writer.writerow(["text", "sentiment"])
+        writer.writerows(texts)
+    monkeypatch.chdir(tmp_path)
+    exec(compile(code, "README.md", "exec"), {})
+    findings = pl.read_parquet(tmp_path / "runs/reviews/findings.parquet")
+    assert findings["f1"][0] > 0.95
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_links_lead_somewhere(page):
+    for target in re.findall(r"\]\(([^)#]+?)(?:#[^)]*)?\)", page.read_text(encoding="utf-8")):
+        if not target.startswith("http"):
+            assert (page.parent / target).exists(), f"{page.name}: {target}"
+
+
+def test_commands_in_the_docs_use_real_options():
+    options = {f"--{name.replace('_', '-')}" for name in RunConfig.model_fields} | {"--config"}
+    for page in PAGES:
+        for command in re.findall(r"^sprobe run .*$", page.read_text(encoding="utf-8"), re.M):
+            assert set(re.findall(r"--[a-z-]+", command)) <= options, command
+
+
+def test_every_source_and_every_run_file_is_documented():
+    datasets = (ROOT / "docs/datasets.md").read_text(encoding="utf-8")
+    names = [name for arg in get_args(RunConfig.model_fields["source"].annotation) for name in get_args(arg)]
+    assert set(SOURCES) | {"demo"} == set(names)
+    for name in names:
+        assert f"`{name}`" in datasets
+    folder = (ROOT / "docs/run-folder.md").read_text(encoding="utf-8")
+    for name in ("findings", "probes", "neurons", "baselines", "examples", "histograms"):
+        assert f"`{name}.parquet`" in folder
+
+
+def test_verdict_thresholds_in_the_docs_are_those_in_the_code():
+    method = (ROOT / "docs/method.md").read_text(encoding="utf-8")
+    assert f"test F1 {FOUND_F1:.2f}" in method
+    assert f"reaches F1 {DEDICATED_F1:.2f}" in method
+    assert f"at most {FEW} neurons" in method
+
+
+def test_every_room_is_in_the_architecture_page():
+    page = (ROOT / "docs/architecture.md").read_text(encoding="utf-8")
+    for path in (ROOT / "src/sparse_probing").iterdir():
+        if path.suffix == ".py" and path.stem != "__init__":
+            assert f"{path.name} " in page
+        elif path.is_dir() and (path / "__init__.py").exists():
+            assert f"{path.name}/" in page
