@@ -138,8 +138,8 @@ def test_choice_ignores_test_scores_and_earlier_layers_win_ties():
     rest = [
         probe(Method.SHRINKING, 0, 1, 0.1),
         probe(Method.DENSE, 0, 9, 0.9),
-        probe(Method.RANDOM, 0, 1, 0),
-        probe(Method.SHUFFLED, 0, 1, 0),
+        probe(Method.RANDOM, 0, 1, 0.0),
+        probe(Method.SHUFFLED, 0, 1, 0.0),
     ]
     rest.append(probe(Method.MEAN_DIFFERENCE, 0, 1, 0.1))
     assert choose([*first, *rest])["single"]["layer"] == 0

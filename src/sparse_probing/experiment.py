@@ -10,7 +10,7 @@ from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 import polars as pl
 
@@ -25,9 +25,10 @@ from sparse_probing.datasets.readers import read_labelled_documents, read_labell
 from sparse_probing.datasets.sources import SOURCES, demo_corpus
 from sparse_probing.errors import InputError, PrerequisiteError
 from sparse_probing.files import write_json, write_table, write_text
-from sparse_probing.records import POOLINGS, SPLITS, neuron_name, task_rng
+from sparse_probing.records import neuron_name, task_rng
 from sparse_probing.report.html import write_report
 from sparse_probing.results import tables as schema
+from sparse_probing.results.dataset_tables import write_dataset
 from sparse_probing.results.manifest import git_state, versions
 from sparse_probing.selection.schedule import checked_ks
 from sparse_probing.sweep.evaluate import RunTables, evaluate
@@ -37,6 +38,7 @@ from sparse_probing.sweep.plan import plan_tasks
 UNTRAINED_SEED = 0
 
 
+@runtime_checkable
 class Reporter(Protocol):
     """How a run tells its progress; the command line draws bars, Python is silent."""
 
@@ -97,7 +99,7 @@ def run(
         )
     stores = _activations(config, model, dataset, layers, reporter)
     tables = _probes(config, dataset, stores, layers, ks, folder, reporter)
-    _write_dataset(folder / "dataset", dataset)
+    write_dataset(folder / "dataset", dataset)
     _write_tables(folder, tables)
     _write_examples(folder, tables, model, dataset, stores[False], reporter)
     manifest = {
@@ -292,33 +294,3 @@ def _write_examples(
         done(len(neurons))
     write_table(folder / "histograms.parquet", schema.table(histograms, schema.HISTOGRAMS))
     write_table(folder / "examples.parquet", schema.table(examples, schema.EXAMPLES))
-
-
-def _write_dataset(folder: Path, dataset: FeatureDataset) -> None:
-    """The labelled rows as tables: documents, rows, labels (one row per eligible row and feature)."""
-    folder.mkdir(exist_ok=True)
-    documents = pl.DataFrame({"document": dataset.document_ids, "text": dataset.texts})
-    begin = dataset.sequence_starts[dataset.row_sequence]
-    rows = pl.DataFrame(
-        {
-            "row": range(dataset.n_rows),
-            "document": dataset.sequence_document[dataset.row_sequence],
-            "char_start": dataset.char_starts[begin + dataset.row_first],
-            "char_end": dataset.char_ends[begin + dataset.row_last - 1],
-            "pooling": [POOLINGS[p].value for p in dataset.row_pooling],
-            "group": dataset.row_group,
-            "split": [SPLITS[s].value for s in dataset.row_split],
-        }
-    )
-    row, feature = dataset.eligible.nonzero()
-    labels = pl.DataFrame(
-        {
-            "row": row,
-            "category": [dataset.categories[f] for f in feature],
-            "feature": [dataset.features[f] for f in feature],
-            "positive": dataset.positive[row, feature],
-        }
-    )
-    for name, table in (("documents", documents), ("rows", rows), ("labels", labels)):
-        write_table(folder / f"{name}.parquet", table)
-    write_json(folder / "audit.json", {name: asdict(audit) for name, audit in dataset.audits.items()})

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import math
 import os
 from collections.abc import Callable
 from pathlib import Path
@@ -35,8 +34,3 @@ def write_json(path: Path, value: Any) -> None:
 def write_table(path: Path, table: pl.DataFrame) -> None:
     """Parquet, atomically; same table, same bytes."""
     write_atomically(path, lambda partial: table.write_parquet(partial, compression="zstd", statistics=False))
-
-
-def finite(value: float) -> float | None:
-    """Null for NaN and infinity: missing is null in every table."""
-    return float(value) if math.isfinite(value) else None

@@ -51,20 +51,6 @@ class Site:
     """Path of the module whose input is the vector."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Selection:
-    """A set of columns and the linear classifier fitted on them."""
-
-    columns: tuple[int, ...]
-    """Chosen unit indices at the site, ascending."""
-    coefficients: tuple[float, ...]
-    """Log-odds per unit of activation (raw scale, not standardised), in the order of `columns`."""
-    intercept: float
-    """Log-odds where all chosen activations are 0."""
-    objective: float
-    """Class-balanced mean logistic loss plus ridge term on the training rows, nats."""
-
-
 def neuron_name(layer: int, unit: int) -> str:
     """`L3.N609`: layer 3, unit 609, both counted from 0."""
     return f"L{layer}.N{unit}"

@@ -55,7 +55,7 @@ def reading(network: nn.Module, sites: Sequence[Site], take: Callable[[int, Tens
             handle.remove()
 
 
-def batches_by_length(lengths: Int[np.ndarray, " sequence"], budget: int) -> list[Int[np.ndarray, " sequence"]]:
+def batches_by_length(lengths: Int[np.ndarray, " sequence"], budget: int) -> list[Int[np.ndarray, " _"]]:
     """Indices of sequences in batches of similar length; `longest * count` stays below the budget of tokens."""
     order = np.argsort(lengths, kind="stable")[::-1]
     batches, begin = [], 0
@@ -114,7 +114,7 @@ def pool(
     return result
 
 
-def shard_bounds(dataset: FeatureDataset) -> Int[np.ndarray, " shard+1"]:
+def shard_bounds(dataset: FeatureDataset) -> Int[np.ndarray, " shard_bound"]:
     """First sequence of each shard: about `TOKENS_PER_SHARD` tokens each, whole sequences."""
     ends = np.cumsum(dataset.sequence_lengths())
     marks = np.arange(TOKENS_PER_SHARD, ends[-1], TOKENS_PER_SHARD)
@@ -186,7 +186,7 @@ def _shard(
             )
             result[layer][here] = pooled.cpu().numpy()
 
-        forward(model, [sequence_tokens(dataset, s) for s in members], sites, take)
+        forward(model, [sequence_tokens(dataset, s) for s in members.tolist()], sites, take)
     return result
 
 
@@ -228,6 +228,6 @@ def token_activations(
                     values = hidden[i, : lengths[sequence], unit].float().cpu().numpy()
                     result[int(sequence), layer, unit] = values
 
-        forward(model, [sequence_tokens(dataset, s) for s in members], sites, take)
+        forward(model, [sequence_tokens(dataset, s) for s in members.tolist()], sites, take)
         progress(int(lengths[members].sum()))
     return result

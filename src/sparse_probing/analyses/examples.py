@@ -90,7 +90,7 @@ def _where(dataset: FeatureDataset, neuron: NamedNeuron) -> dict[str, Any]:
     }
 
 
-def _pick(strength: Float[np.ndarray, " row"], positive: np.ndarray) -> list[tuple[str, Int[np.ndarray, " row"]]]:
+def _pick(strength: Float[np.ndarray, " row"], positive: np.ndarray) -> list[tuple[str, Int[np.ndarray, " _"]]]:
     order = np.argsort(-strength, kind="stable")
     return [
         ("strongest", order[:STRONGEST]),

@@ -53,7 +53,7 @@ class FeatureDataset:
     char_starts: Int[np.ndarray, " token"]
     """First character of each token in its document; -1 for special tokens."""
     char_ends: Int[np.ndarray, " token"]
-    sequence_starts: Int[np.ndarray, " sequence+1"]
+    sequence_starts: Int[np.ndarray, " sequence_bound"]
     """Sequence s owns `tokens[sequence_starts[s]:sequence_starts[s + 1]]`."""
     sequence_document: Int[np.ndarray, " sequence"]
     row_sequence: Int[np.ndarray, " row"]

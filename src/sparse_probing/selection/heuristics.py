@@ -11,7 +11,7 @@ from scipy.special import expit
 from sparse_probing.errors import SolverError
 from sparse_probing.probes.logistic import balanced_weights
 
-Supports = dict[int, Int[np.ndarray, " k"]]
+Supports = dict[int, Int[np.ndarray, " _"]]
 """k -> chosen columns, ascending."""
 
 STEP_TOLERANCE = 1e-5

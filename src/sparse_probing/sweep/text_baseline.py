@@ -20,9 +20,8 @@ def ngram_features(dataset: FeatureDataset, rows: np.ndarray) -> csr_array:
     """One hashed row each: for pooled rows the unigrams and bigrams of the window (presence), for single tokens the token itself
     and the two before it, by position.
     """
-    return FeatureHasher(BUCKETS, input_type="string", alternate_sign=False).transform(
-        [_grams(dataset, int(row)) for row in rows]
-    )
+    hasher = FeatureHasher(BUCKETS, input_type="string", alternate_sign=False)
+    return csr_array(hasher.transform([_grams(dataset, int(row)) for row in rows]))
 
 
 def _grams(dataset: FeatureDataset, row: int) -> list[str]:

@@ -1,0 +1,42 @@
+"""The labelled rows of a run as tables, so that a run folder says what was probed without the program."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+from pathlib import Path
+
+import polars as pl
+
+from sparse_probing.datasets.feature_dataset import FeatureDataset
+from sparse_probing.files import write_json, write_table
+from sparse_probing.records import POOLINGS, SPLITS
+
+
+def write_dataset(folder: Path, dataset: FeatureDataset) -> None:
+    """Write `documents`, `rows` and `labels` (one line per eligible row and feature) as Parquet, and `audit.json`."""
+    folder.mkdir(exist_ok=True)
+    documents = pl.DataFrame({"document": dataset.document_ids, "text": dataset.texts})
+    begin = dataset.sequence_starts[dataset.row_sequence]
+    rows = pl.DataFrame(
+        {
+            "row": range(dataset.n_rows),
+            "document": dataset.sequence_document[dataset.row_sequence],
+            "char_start": dataset.char_starts[begin + dataset.row_first],
+            "char_end": dataset.char_ends[begin + dataset.row_last - 1],
+            "pooling": [POOLINGS[p].value for p in dataset.row_pooling],
+            "group": dataset.row_group,
+            "split": [SPLITS[s].value for s in dataset.row_split],
+        }
+    )
+    row, feature = dataset.eligible.nonzero()
+    labels = pl.DataFrame(
+        {
+            "row": row,
+            "category": [dataset.categories[f] for f in feature],
+            "feature": [dataset.features[f] for f in feature],
+            "positive": dataset.positive[row, feature],
+        }
+    )
+    for name, table in (("documents", documents), ("rows", rows), ("labels", labels)):
+        write_table(folder / f"{name}.parquet", table)
+    write_json(folder / "audit.json", {name: asdict(audit) for name, audit in dataset.audits.items()})
