@@ -266,6 +266,24 @@ def test_model_without_neurons(model_folders, tmp_path):
         model_sites(str(tmp_path))
 
 
+def test_mixture_of_experts_is_refused(tmp_path):
+    from transformers import MixtralConfig
+
+    MixtralConfig(
+        hidden_size=16, intermediate_size=32, num_hidden_layers=2, num_attention_heads=2, num_key_value_heads=2
+    ).save_pretrained(tmp_path)
+    with pytest.raises(InputError, match="is a mixture of experts"):
+        model_sites(str(tmp_path))
+
+
+def test_found_width_must_agree_with_the_configuration(model_folders, tmp_path):
+    settings = json.loads((model_folders["llama"] / "config.json").read_text())
+    settings |= {"head_dim": 64, "intermediate_size": 56}  # attention output is now 128 wide, wider than the MLP
+    (tmp_path / "config.json").write_text(json.dumps(settings))
+    with pytest.raises(InputError, match=r"one linear map from 56 units down to 16; the widest has 128"):
+        model_sites(str(tmp_path))
+
+
 def test_sequences_longer_than_the_context_are_refused(tiny, tmp_path):
     with pytest.raises(InputError, match="do not fit the model's context of 16"):
         extract(replace(tiny, context=16), dataset_for(tiny), [0], tmp_path)

@@ -17,7 +17,7 @@ import polars as pl
 from sparse_probing.activations.extract import extract
 from sparse_probing.activations.models import LoadedModel, load_model
 from sparse_probing.activations.store import ActivationStore, cache_folder
-from sparse_probing.analyses.examples import NamedNeuron, activation_histograms, collect_examples
+from sparse_probing.analyses.examples import NamedNeuron, activation_histograms, choose_examples, show_examples
 from sparse_probing.config import RunConfig, to_toml
 from sparse_probing.datasets.feature_dataset import FeatureDataset, SamplingRules, build_feature_dataset, concatenate
 from sparse_probing.datasets.labelled_text import LabelledText
@@ -288,9 +288,9 @@ def _write_examples(
         )
         for i, row in enumerate(tables.findings)
     ]
-    with reporter.stage("examples", len(neurons), "feature") as done:
-        histograms = activation_histograms(dataset, store, neurons)
-        examples = collect_examples(model, dataset, store, neurons)
-        done(len(neurons))
+    histograms = activation_histograms(dataset, store, neurons)
+    chosen = choose_examples(dataset, store, neurons)
+    with reporter.stage("examples", len({dataset.row_sequence[c.row] for c in chosen}), "text") as done:
+        examples = show_examples(model, dataset, chosen, done)
     write_table(folder / "histograms.parquet", schema.table(histograms, schema.HISTOGRAMS))
     write_table(folder / "examples.parquet", schema.table(examples, schema.EXAMPLES))

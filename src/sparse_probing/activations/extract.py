@@ -207,7 +207,7 @@ def token_activations(
         model: from `load_model`.
         dataset: owns the sequences.
         wanted: sequence -> set of (layer, unit).
-        progress: called with the number of tokens done since the last call.
+        progress: called with the number of sequences done since the last call.
 
     Returns:
         (sequence, layer, unit) -> one float32 value per token.
@@ -229,5 +229,5 @@ def token_activations(
                     result[int(sequence), layer, unit] = values
 
         forward(model, [sequence_tokens(dataset, s) for s in members.tolist()], sites, take)
-        progress(int(lengths[members].sum()))
+        progress(len(members))
     return result

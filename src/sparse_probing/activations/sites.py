@@ -14,6 +14,9 @@ from sparse_probing.errors import InputError
 from sparse_probing.records import Site
 
 NEURONS = "mlp.neurons"
+EXPERT_COUNTS = ("num_experts", "num_local_experts", "n_routed_experts", "moe_num_experts")
+DECLARED_WIDTHS = ("intermediate_size", "n_inner", "ffn_dim", "ffn_hidden_size", "d_ff")
+"""Where configurations state the number of neurons; what was found must agree, so that nothing is silently wrong."""
 
 
 def linear_shape(module: nn.Module) -> tuple[int, int] | None:
@@ -30,11 +33,16 @@ def find_neuron_sites(network: nn.Module, name: str) -> tuple[Site, ...]:
     """MLP neurons of every block, in order.
 
     Raises:
-        InputError: no stack of equal blocks, or a block without exactly one down projection.
+        InputError: no stack of equal blocks, a block without exactly one down projection, or a mixture of experts.
     """
     config = getattr(network, "config", None)
     hidden = getattr(config, "hidden_size", None)
     layers = getattr(config, "num_hidden_layers", None)
+    if any((getattr(config, key, None) or 0) > 1 for key in EXPERT_COUNTS):
+        raise InputError(
+            f"the neurons of {name!r} cannot be read: it is a mixture of experts, where a token meets some experts only; "
+            "such models are not supported yet."
+        )
     stacks = [
         (path, module)
         for path, module in network.named_modules()
@@ -46,20 +54,25 @@ def find_neuron_sites(network: nn.Module, name: str) -> tuple[Site, ...]:
             f"(architecture {type(network).__name__})."
         )
     path, blocks = max(stacks, key=lambda item: sum(p.numel() for p in item[1].parameters()))
-    return tuple(_block_site(block, f"{path}.{layer}", layer, hidden, name) for layer, block in enumerate(blocks))
+    declared = next((w for key in DECLARED_WIDTHS if isinstance(w := getattr(config, key, None), int)), None)
+    sites = []
+    for layer, block in enumerate(blocks):
+        width, found = _widest_down_projections(block, hidden)
+        if len(found) != 1 or width <= hidden or declared not in (None, width):
+            raise InputError(
+                f"the neurons of {name!r} cannot be found: block {layer} was expected to have one linear map from "
+                f"{declared or 'more than ' + str(hidden)} units down to {hidden}; the widest has {width} ({len(found)} of them)."
+            )
+        sites.append(Site(name=NEURONS, layer=layer, width=width, module_path=f"{path}.{layer}.{found[0]}"))
+    return tuple(sites)
 
 
-def _block_site(block: nn.Module, path: str, layer: int, hidden: int, name: str) -> Site:
+def _widest_down_projections(block: nn.Module, hidden: int) -> tuple[int, list[str]]:
+    """Input width and paths of the widest linear maps that write to the residual stream."""
     down = [
-        (shape[0], child_path)
-        for child_path, child in block.named_modules()
-        if (shape := linear_shape(child)) is not None and shape[1] == hidden
+        (shape[0], path)
+        for path, module in block.named_modules()
+        if (shape := linear_shape(module)) is not None and shape[1] == hidden
     ]
     widest = max((width for width, _ in down), default=0)
-    found = [child_path for width, child_path in down if width == widest]
-    if len(found) != 1 or widest <= hidden:
-        raise InputError(
-            f"the neurons of {name!r} cannot be found: block {layer} has {len(found)} linear maps of width {widest} down to "
-            f"{hidden}, one wider than the residual stream was expected (mixture-of-experts models are not supported yet)."
-        )
-    return Site(name=NEURONS, layer=layer, width=widest, module_path=f"{path}.{found[0]}")
+    return widest, [path for width, path in down if width == widest]

@@ -52,33 +52,64 @@ def activation_histograms(
     return result
 
 
-def collect_examples(
-    model: LoadedModel,
-    dataset: FeatureDataset,
-    store: ActivationStore,
-    neurons: Sequence[NamedNeuron],
-    progress: Callable[[int], None] = lambda _: None,
-) -> list[dict[str, Any]]:
-    """Test rows where each neuron is strongest, and where it is most wrong, with its activation at each token.
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ChosenExample:
+    """A test row that is to be shown."""
+
+    neuron: NamedNeuron
+    kind: str
+    """`strongest`, `miss` or `false alarm`."""
+    rank: int
+    """1 is the most extreme of its kind."""
+    row: int
+    activation: float
+    """Pooled activation of the row."""
+
+
+def choose_examples(
+    dataset: FeatureDataset, store: ActivationStore, neurons: Sequence[NamedNeuron]
+) -> list[ChosenExample]:
+    """Test rows where each neuron is strongest, and where it is most wrong.
 
     Strongest: the rows of largest activation (smallest, for a neuron that is silent in class), whatever their label.
     Misses: rows of the class with the weakest activation. False alarms: other rows with the strongest.
     """
-    chosen: list[tuple[NamedNeuron, str, int, int, float]] = []
+    chosen: list[ChosenExample] = []
     for neuron in neurons:
         rows = dataset.rows_of(neuron.feature, Split.TEST)
         values = store.read(neuron.layer, rows)[:, neuron.unit]
         for kind, picked in _pick(values * neuron.sign, dataset.positive[rows, neuron.feature]):
-            chosen.extend((neuron, kind, rank, int(rows[i]), float(values[i])) for rank, i in enumerate(picked, 1))
+            chosen.extend(
+                ChosenExample(neuron=neuron, kind=kind, rank=rank, row=int(rows[i]), activation=float(values[i]))
+                for rank, i in enumerate(picked, 1)
+            )
+    return chosen
+
+
+def show_examples(
+    model: LoadedModel,
+    dataset: FeatureDataset,
+    chosen: Sequence[ChosenExample],
+    progress: Callable[[int], None] = lambda _: None,
+) -> list[dict[str, Any]]:
+    """The text of each chosen row with its neuron's activation at each token.
+
+    Args:
+        model: from `load_model`.
+        dataset: owns the rows.
+        chosen: from `choose_examples`.
+        progress: called with the number of sequences done since the last call.
+    """
     wanted: dict[int, set[tuple[int, int]]] = {}
-    for neuron, _, _, row, _ in chosen:
-        wanted.setdefault(int(dataset.row_sequence[row]), set()).add((neuron.layer, neuron.unit))
+    for example in chosen:
+        pair = example.neuron.layer, example.neuron.unit
+        wanted.setdefault(int(dataset.row_sequence[example.row]), set()).add(pair)
     traces = token_activations(model, dataset, wanted, progress)
     return [
-        _where(dataset, neuron)
-        | {"kind": kind, "rank": rank, "row_activation": value}
-        | _excerpt(dataset, row, traces[int(dataset.row_sequence[row]), neuron.layer, neuron.unit], neuron)
-        for neuron, kind, rank, row, value in chosen
+        _where(dataset, example.neuron)
+        | {"kind": example.kind, "rank": example.rank, "row_activation": example.activation}
+        | _excerpt(dataset, example, traces)
+        for example in chosen
     ]
 
 
@@ -100,10 +131,12 @@ def _pick(strength: Float[np.ndarray, " row"], positive: np.ndarray) -> list[tup
 
 
 def _excerpt(
-    dataset: FeatureDataset, row: int, trace: Float[np.ndarray, " token"], neuron: NamedNeuron
+    dataset: FeatureDataset, example: ChosenExample, traces: dict[tuple[int, int, int], np.ndarray]
 ) -> dict[str, Any]:
     """The stretch around the row's strongest token, as pieces of text that join to the original."""
+    row, neuron = example.row, example.neuron
     sequence = int(dataset.row_sequence[row])
+    trace = traces[sequence, neuron.layer, neuron.unit]
     begin, end = int(dataset.sequence_starts[sequence]), int(dataset.sequence_starts[sequence + 1])
     first, last = int(dataset.row_first[row]), int(dataset.row_last[row])
     peak = first + int(np.argmax(trace[first:last] * neuron.sign))

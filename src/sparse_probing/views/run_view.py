@@ -14,6 +14,8 @@ from sparse_probing.records import neuron_name
 
 TABLES = ("findings", "probes", "baselines", "examples", "histograms")
 
+SHOWN_ROLES = ("single", "enough", "dense")
+
 BASELINE_WORDS = {
     "majority_class": "majority class",
     "shuffled_labels": "shuffled labels, one neuron",
@@ -117,6 +119,6 @@ def _feature_view(finding: dict[str, Any], tables: dict[str, pl.DataFrame]) -> d
         "sign": sign,
         "largest": max((sign * value for example in examples for value in example["activations"]), default=0.0),
         "baselines": [row | {"words": BASELINE_WORDS[row["baseline"]]} for row in controls],
-        "chosen": [row for row in chosen.to_dicts() if row["role"] in ("single", "enough", "dense")],
+        "chosen": [row for role in SHOWN_ROLES for row in chosen.filter(role=role).to_dicts()],
         "best_baseline_words": BASELINE_WORDS[finding["best_baseline"]],
     }
