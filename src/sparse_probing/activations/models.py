@@ -70,7 +70,7 @@ def model_sites(name: str) -> tuple[Site, ...]:
     """Neuron sites of a model, found on an empty copy: no weights are loaded."""
     config = load_config(name)
     with torch.device("meta"):
-        network = AutoModel.from_config(config)
+        network = reading_part(AutoModel.from_config(config))
     return find_neuron_sites(network, name)
 
 
@@ -95,11 +95,11 @@ def load_model(
     precision = getattr(torch, dtype)
     try:
         if random_weights_seed is None:
-            network = AutoModel.from_pretrained(path, dtype=precision)
+            network = reading_part(AutoModel.from_pretrained(path, dtype=precision))
         else:
             with torch.random.fork_rng(devices=[]):
                 torch.manual_seed(random_weights_seed)
-                network = AutoModel.from_config(config).to(precision)
+                network = reading_part(AutoModel.from_config(config)).to(precision)
         tokenizer = AutoTokenizer.from_pretrained(path)
     except (OSError, ValueError, RuntimeError) as error:
         raise InputError(f"model {name!r} cannot be loaded: {_first_line(error)}.") from None
@@ -107,7 +107,8 @@ def load_model(
         raise InputError(
             f"the tokenizer of {name!r} reports no character offsets: save a fast one (tokenizer.json) with the model."
         )
-    network.eval().requires_grad_(requires_grad=False).to(place)
+    network = network.eval().requires_grad_(requires_grad=False)
+    torch.nn.Module.to(network, place)
     return LoadedModel(
         name=name,
         network=network,
@@ -127,6 +128,11 @@ def _fingerprint(network: PreTrainedModel, config: Any, dtype: str) -> str:
         digest.update(key.encode())
         digest.update(value.detach().contiguous().cpu().flatten().view(torch.uint8).numpy())
     return digest.hexdigest()
+
+
+def reading_part(network: PreTrainedModel) -> PreTrainedModel:
+    """The encoder of an encoder-decoder model, any other model as it is."""
+    return network.get_encoder() if network.config.is_encoder_decoder else network
 
 
 def _bos_id(tokenizer: PreTrainedTokenizerFast) -> int | None:

@@ -2,7 +2,8 @@
 
 A block's MLP ends in a linear map down to the residual stream. The *input* of that map is the neuron vector, for plain and
 for gated MLPs alike, so one rule serves GPT-NeoX, GPT-2 and Llama: among the linear maps of a block that write vectors as
-wide as the residual stream, the down projection is the one with the widest input.
+wide as the residual stream, the down projection is the one whose input is as wide as the configuration says (or the widest,
+where it says nothing).
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ from sparse_probing.records import Site
 NEURONS = "mlp.neurons"
 EXPERT_COUNTS = ("num_experts", "num_local_experts", "n_routed_experts", "moe_num_experts")
 DECLARED_WIDTHS = ("intermediate_size", "n_inner", "ffn_dim", "ffn_hidden_size", "d_ff")
-"""Where configurations state the number of neurons; what was found must agree, so that nothing is silently wrong."""
+"""Where configurations state the number of neurons. Where none does, the widest map is taken."""
 
 
 def linear_shape(module: nn.Module) -> tuple[int, int] | None:
@@ -57,22 +58,22 @@ def find_neuron_sites(network: nn.Module, name: str) -> tuple[Site, ...]:
     declared = next((w for key in DECLARED_WIDTHS if isinstance(w := getattr(config, key, None), int)), None)
     sites = []
     for layer, block in enumerate(blocks):
-        width, found = _widest_down_projections(block, hidden)
-        if len(found) != 1 or width <= hidden or declared not in (None, width):
+        width, found = _down_projections(block, hidden, declared)
+        if len(found) != 1 or width <= hidden:
             raise InputError(
                 f"the neurons of {name!r} cannot be found: block {layer} was expected to have one linear map from "
-                f"{declared or 'more than ' + str(hidden)} units down to {hidden}; the widest has {width} ({len(found)} of them)."
+                f"{declared or 'more than ' + str(hidden)} units down to {hidden}, it has {len(found)} (widest input: {width})."
             )
         sites.append(Site(name=NEURONS, layer=layer, width=width, module_path=f"{path}.{layer}.{found[0]}"))
     return tuple(sites)
 
 
-def _widest_down_projections(block: nn.Module, hidden: int) -> tuple[int, list[str]]:
-    """Input width and paths of the widest linear maps that write to the residual stream."""
+def _down_projections(block: nn.Module, hidden: int, declared: int | None) -> tuple[int, list[str]]:
+    """Input width and paths of the linear maps that write to the residual stream from `declared` units, or from the most."""
     down = [
         (shape[0], path)
         for path, module in block.named_modules()
         if (shape := linear_shape(module)) is not None and shape[1] == hidden
     ]
-    widest = max((width for width, _ in down), default=0)
-    return widest, [path for width, path in down if width == widest]
+    wanted = declared or max((width for width, _ in down), default=0)
+    return wanted, [path for width, path in down if width == wanted]

@@ -13,11 +13,11 @@ from scipy.special import expit
 from sparse_probing.errors import SolverError
 
 SMALL_RIDGE = 1e-3
-"""Ridge of the refit on a chosen support: keeps separable data finite and hardly moves anything else (docs/method.md)."""
+"""Ridge of the refit on a chosen support: just enough to keep the coefficients of separable data finite."""
 GRADIENT_TOLERANCE = 1e-8
 """Largest entry of the gradient of the mean loss, per standardised column."""
 DENSE_TOLERANCE = 1e-5
-"""The same for probes on all columns, where L-BFGS is used: differences of scores are below 1e-4."""
+"""The same for probes on all columns, where L-BFGS is used and Newton steps would cost column^3."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

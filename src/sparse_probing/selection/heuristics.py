@@ -15,8 +15,8 @@ Supports = dict[int, Int[np.ndarray, " _"]]
 """k -> chosen columns, ascending."""
 
 STEP_TOLERANCE = 1e-5
-"""Elastic net: largest change of a coefficient in a proximal step, relative to the largest coefficient. Ranks of coefficients
-that differ by less than this are not meaningful; 1e-7 changed no support on the bundled model's activations (docs/method.md)."""
+"""Elastic net: largest change of a coefficient in a proximal step, relative to the largest coefficient. The coefficients only order
+units; two units that differ by less than this are equally good."""
 MOST_STEPS = 20_000
 
 
