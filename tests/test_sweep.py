@@ -112,6 +112,7 @@ def test_plan_has_one_task_per_layer_category_and_model():
 def probe(method: Method, layer: int, k: int, f1: float, test_f1: float = 0.0) -> dict[str, Any]:
     return {
         "method": method, "layer": layer, "k": k, "validation_f1": f1, "validation_average_precision": f1,
+        "train_f1": 1.0, "train_average_precision": 1.0,
         "objective": 0.5, "test_f1": test_f1,
     }  # fmt: skip
 
@@ -160,7 +161,7 @@ EVIDENCE = {
         ({"single_f1": 0.5, "k_enough": 4}, "few neurons (4)", "4 neurons"),
         ({"single_f1": 0.5, "k_enough": 64}, "distributed (64)", "64 neurons are needed"),
         ({"single_f1": 0.5, "k_enough": None, "k_enough_f1": None}, "distributed", "no number of neurons"),
-        ({"single_f1": 0.5, "k_enough": 2, "k_enough_f1": 0.5}, "unclear", "enough on validation"),
+        ({"single_f1": 0.5, "k_enough": 2, "k_enough_f1": 0.5}, "unclear", "enough before test"),
         ({"single_f1": 0.5, "dense_f1": 0.55}, "not found", "only F1 0.55"),
         ({"control_f1": 0.94}, "few neurons (1)", "untrained model or shuffled labels: 0.94"),
     ],

@@ -16,4 +16,14 @@ def demo(*, out: Path = Path("runs/demo"), seed: int = 0, workers: int | None = 
         seed: Seed of split, sampling, controls and bootstrap.
         workers: Processes that fit probes; one per core by default.
     """
-    execute(RunConfig(model="demo", source="demo", max_rows=2_000, out=out, seed=seed, workers=workers))
+    execute(
+        RunConfig(
+            model="demo",
+            source="demo",
+            windows_per_document=2,
+            max_rows=2_000,
+            out=out,
+            seed=seed,
+            workers=workers,
+        )
+    )

@@ -12,15 +12,6 @@ RANKING = ("roc_auc", "average_precision")
 METRICS = (*THRESHOLDED, *RANKING)
 
 
-def merit(f1: float, average_precision: float) -> float:
-    """What choices on validation go by: the mean of F1 (at its best threshold) and average precision.
-
-    F1 is what is reported, but alone it is too coarse where a split holds a dozen positives: many units tie, and a lucky threshold
-    wins. Average precision looks at the whole order.
-    """
-    return 0.5 * (f1 + average_precision)
-
-
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Scored:
     """Rows of one split as a classifier sees them."""

@@ -31,7 +31,7 @@ PROBES: dict[str, Any] = {
     "coefficients": pl.List(pl.Float64),
     "intercept": pl.Float64,
 }
-"""Fitted probes, one row per probe and split. Test rows exist only for probes chosen on validation, one per role."""
+"""Fitted probes, one row per probe and split. Test rows exist only for chosen probes, one per role."""
 
 NEURONS: dict[str, Any] = {
     "category": pl.String,

@@ -18,14 +18,14 @@ AS_GOOD = 0.02
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Evidence:
-    """Test scores that the verdict rests on; every probe was chosen on validation."""
+    """Test scores that the verdict rests on; every probe was chosen without them."""
 
     single_f1: float
     single_low: float
     """Lower end of the 95 % interval of `single_f1`."""
     dense_f1: float
     k_enough: int | None
-    """Smallest k that reaches 95 % of the dense probe on validation; null when none does."""
+    """Smallest k that reaches 95 % of the dense probe before test; null when none does."""
     k_enough_f1: float | None
     """Test F1 of that probe."""
     control_f1: float
@@ -39,7 +39,7 @@ def verdict(evidence: Evidence) -> tuple[str, str]:
 
     1. *not found*: neither one neuron nor the dense probe reaches F1 0.60.
     2. *dedicated neuron*: one neuron reaches F1 0.90, and the low end of its interval lies above both controls.
-    3. *unclear*: a k that was enough on validation stays more than 10 % below the dense probe on test.
+    3. *unclear*: a k that seemed enough before test stays more than 10 % below the dense probe on test.
     4. *few neurons (k)*: at most 16 neurons reach 95 % of the dense probe.
     5. *distributed (k)*: more are needed, or no size tried was enough.
 
@@ -69,7 +69,7 @@ def _verdict(evidence: Evidence) -> tuple[str, str]:
     if evidence.k_enough_f1 is not None and evidence.k_enough_f1 < CONFIRMED * dense:
         return (
             "unclear",
-            f"{neurons} were enough on validation but reach F1 {evidence.k_enough_f1:.2f} on test, all neurons {dense:.2f}",
+            f"{neurons} seemed enough before test but reach F1 {evidence.k_enough_f1:.2f} on test, all neurons {dense:.2f}",
         )
     if k <= FEW:
         return f"few neurons ({k})", f"{neurons}: F1 {evidence.k_enough_f1:.2f}, all neurons {dense:.2f}"

@@ -1,1 +1,1 @@
-"""Features x layers x sizes x methods: planned, run in a pool, chosen on validation, scored once on test."""
+"""Features x layers x sizes x methods: planned, run in a pool, chosen before test, scored on test once."""

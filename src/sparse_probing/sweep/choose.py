@@ -1,28 +1,32 @@
-"""Which probe stands for a feature: decided on validation only."""
+"""Which probe stands for a feature: decided without the test split."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 
-from sparse_probing.metrics.scores import merit
 from sparse_probing.sweep.plan import Method
 
 ENOUGH = 0.95
-"""Share of the dense probe's merit on validation that counts as *enough neurons*."""
+"""Share of the dense probe's merit that counts as *enough neurons*."""
 CONTROLS = (Method.SHUFFLED, Method.RANDOM_MODEL)
 
 Probe = dict[str, Any]
 
 
-def best(probes: Sequence[Probe]) -> Probe:
-    """The probe with the most merit on validation; ties by training objective, then the earlier layer."""
-    return max(probes, key=lambda p: (merit_of(p), -p["objective"], -p["layer"]))
+def best(probes: Iterable[Probe]) -> Probe:
+    """The probe with the most merit; ties by training objective, then the earlier layer."""
+    return max(probes, key=lambda p: (merit(p), -p["objective"], -p["layer"]))
 
 
-def merit_of(probe: Probe) -> float:
-    """Merit on validation, see `metrics.scores.merit`."""
-    return merit(probe["validation_f1"], probe["validation_average_precision"])
+def merit(probe: Probe) -> float:
+    """What choices go by: the mean of F1 and average precision, on training or on validation rows, whichever is lower.
+
+    F1 is what is reported, but alone it is coarse where a split holds a dozen positives: many units tie, and a lucky threshold
+    wins; average precision looks at the whole order. A probe on few units is hardly fitted at all, so its training rows are
+    a second opinion against luck on validation; a probe on many units does better on training rows, so validation decides.
+    """
+    return min(0.5 * (probe[f"{split}_f1"] + probe[f"{split}_average_precision"]) for split in ("train", "validation"))
 
 
 def choose(probes: Sequence[Probe]) -> dict[str, Probe]:
@@ -40,9 +44,7 @@ def choose(probes: Sequence[Probe]) -> dict[str, Probe]:
     for k in sorted({p["k"] for p in sparse}):
         roles[f"sparse k={k}"] = best([p for p in sparse if p["k"] == k]) if k > 1 else roles["single"]
     dense = roles["dense"]
-    enough = [
-        k for k in sorted({p["k"] for p in sparse}) if merit_of(roles[f"sparse k={k}"]) >= ENOUGH * merit_of(dense)
-    ]
+    enough = [k for k in sorted({p["k"] for p in sparse}) if merit(roles[f"sparse k={k}"]) >= ENOUGH * merit(dense)]
     if enough:
         roles["enough"] = roles[f"sparse k={enough[0]}"]
     smallest = min(p["k"] for p in by_method[Method.RANDOM])

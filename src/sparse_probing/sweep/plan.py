@@ -13,7 +13,7 @@ class Method(StrEnum):
     SHRINKING = "shrinking_elastic_net"
     MEAN_DIFFERENCE = "mean_difference"
     SINGLE = "single_neuron"
-    """k = 1 by trial: the best-ranked units of each ranking, each fitted and scored on validation."""
+    """k = 1 by trial: the best-ranked units of each ranking, each fitted and scored."""
     DENSE = "dense"
     """All units of the layer."""
     RANDOM = "random_neurons"

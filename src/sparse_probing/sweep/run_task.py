@@ -10,12 +10,13 @@ from typing import Any
 import numpy as np
 from jaxtyping import Bool, Float, Int
 
-from sparse_probing.metrics.scores import Scored, best_f1_threshold, merit, metrics_at
+from sparse_probing.metrics.scores import Scored, best_f1_threshold, metrics_at
 from sparse_probing.probes.logistic import SMALL_RIDGE, LogisticFit, fit_dense_logistic, fit_logistic
 from sparse_probing.ranking.mutual_information import mutual_information
 from sparse_probing.ranking.statistics import anova_f, class_moments, mean_difference
 from sparse_probing.records import task_rng
 from sparse_probing.selection.heuristics import Supports, at_random, shrinking_elastic_net, top_by_score
+from sparse_probing.sweep.choose import best
 from sparse_probing.sweep.plan import Method, Task
 
 CANDIDATES_PER_RANKING = 10
@@ -23,7 +24,7 @@ CANDIDATES_PER_RANKING = 10
 LISTED_NEURONS = 20
 """Best-ranked units per feature and layer that go into the neuron table."""
 DENSE_RIDGES = (0.3, 0.03)
-"""The dense probe takes the one that is better on validation."""
+"""The dense probe takes the better one, by merit."""
 STANDARD_DEVIATION_FLOOR = 1e-3
 """Units that move less than this are scaled as if they moved this much (paper, section on preprocessing)."""
 
@@ -70,11 +71,10 @@ def run_task(task: Task, data: TaskData, ks: tuple[int, ...], seed: int) -> Task
         view = _FeatureView(data, f, task)
         scores = {ranking: table[f] for ranking, table in rankings.items()}
         rng = task_rng(seed, task.name, name)
-        single = view.best_single(scores)
         if task.random_model:
-            probes.append(view.record(Method.RANDOM_MODEL, *single))
+            probes.append(view.best_single(Method.RANDOM_MODEL, scores))
             continue
-        probes.append(view.record(Method.SINGLE, *single))
+        probes.append(view.best_single(Method.SINGLE, scores))
         for method, supports in _supports(view, scores["mean_difference"], ks, rng):
             probes.extend(view.record(method, columns, view.fit(columns)) for columns in supports.values())
         probes.append(view.dense())
@@ -114,18 +114,11 @@ class _FeatureView:
     def scored(self, columns: Int[np.ndarray, " k"], fit: LogisticFit, *, train: bool) -> Scored:
         return Scored(score=self.x[train][:, columns] @ fit.coefficients + fit.intercept, positive=self.labels[train])
 
-    def best_single(self, scores: dict[str, Float[np.ndarray, " unit"]]) -> tuple[Int[np.ndarray, " k"], LogisticFit]:
-        """The candidate unit with the most merit on validation; ties by training loss."""
+    def best_single(self, method: Method, scores: dict[str, Float[np.ndarray, " unit"]]) -> dict[str, Any]:
+        """The probe on the best of the top-ranked units, each tried alone."""
         tops = [top_by_score(score, [CANDIDATES_PER_RANKING])[CANDIDATES_PER_RANKING] for score in scores.values()]
-        tried = []
-        for candidate in np.unique(np.concatenate(tops)):
-            columns = np.array([candidate])
-            fit = self.fit(columns)
-            held = self.scored(columns, fit, train=False)
-            found = metrics_at(held, best_f1_threshold(held))
-            tried.append(((merit(found["f1"], found["average_precision"]), -fit.objective), columns, fit))
-        _, columns, fit = max(tried, key=lambda item: item[0])
-        return columns, fit
+        candidates = (np.array([unit]) for unit in np.unique(np.concatenate(tops)))
+        return best(self.record(method, columns, self.fit(columns)) for columns in candidates)
 
     def dense(self) -> dict[str, Any]:
         columns = np.arange(self.x[True].shape[1])
@@ -134,7 +127,7 @@ class _FeatureView:
             fit = fit_dense_logistic(self.x[True], self.labels[True], ridge, start)
             start = fit.coefficients, fit.intercept
             records.append(self.record(Method.DENSE, columns, fit, ridge))
-        return max(records, key=lambda r: merit(r["validation_f1"], r["validation_average_precision"]))
+        return best(records)
 
     def shuffled(self, rng: np.random.Generator) -> dict[str, Any]:
         """The single-neuron search, threshold included, with labels permuted within train and within validation.
@@ -145,7 +138,7 @@ class _FeatureView:
         blind.labels = {part: rng.permutation(labels) for part, labels in self.labels.items()}
         everyone = np.ones((len(blind.labels[True]), 1), dtype=bool)
         moments = class_moments(self.x[True], blind.labels[True][:, None], everyone)
-        return blind.record(Method.SHUFFLED, *blind.best_single({"mean_difference": mean_difference(moments)[0]}))
+        return blind.best_single(Method.SHUFFLED, {"mean_difference": mean_difference(moments)[0]})
 
     def record(
         self,

@@ -47,7 +47,9 @@ class TextOnly:
         dataset = self.dataset
         self._read(dataset.categories[feature])
         rows = {split: dataset.rows_of(feature, split) for split in SPLITS}
-        model = LogisticRegression(C=10.0, class_weight="balanced", solver="liblinear", random_state=0, max_iter=1_000)
+        model = LogisticRegression(
+            C=10.0, class_weight="balanced", solver="liblinear", dual=True, random_state=0, max_iter=10_000
+        )
         model.fit(self._grams(rows[Split.TRAIN]), dataset.positive[rows[Split.TRAIN], feature])
         validation, test = (
             Scored(

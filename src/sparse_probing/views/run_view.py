@@ -65,7 +65,7 @@ def run_view(folder: Path) -> dict[str, Any]:
 
 
 def _heatmap_cells(probes: pl.DataFrame, category: str) -> pl.DataFrame:
-    """Best single neuron of each layer, chosen and scored on validation."""
+    """Best single neuron of each layer, scored on validation."""
     singles = probes.filter(category=category, split="validation", k=1).filter(
         pl.col("method").is_in(["single_neuron", "shrinking_elastic_net", "mean_difference"])
     )
