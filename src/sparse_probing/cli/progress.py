@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 import polars as pl
+from rich.box import SIMPLE_HEAD
 from rich.console import Console
 from rich.progress import (
     BarColumn,
@@ -54,31 +55,51 @@ class Bars:
             yield lambda count: progress.advance(task, count)
 
 
+SHORT_BASELINES = {
+    "majority_class": "majority",
+    "shuffled_labels": "shuffled",
+    "random_neurons": "random neuron",
+    "random_weights_model": "untrained",
+    "text_only": "text only",
+}
+WIDTH_WITHOUT_TERMINAL = 132
+"""Columns for files and pipes, where there is no window to fit into."""
+OTHER_COLUMNS, LONGEST_BASELINE = 70, 14
+"""Room that the columns beside the feature need: when it is tight, the feature's name is shortened, never a number."""
+NARROW = 110
+"""Below this width the name of the best baseline is left out."""
+
+
 def print_findings(findings: pl.DataFrame) -> None:
     """The headline table, one block per category."""
     console = Console()
+    if not console.is_terminal:
+        console = Console(width=WIDTH_WITHOUT_TERMINAL)
     for (category,), block in findings.group_by("category", maintain_order=True):
-        table = Table(
-            title=f"{category}: best single neuron per feature, scores on the test split", title_justify="left"
-        )
-        for name, right in (
-            ("feature", False),
-            ("neuron", False),
-            ("F1 [95 %]", True),
-            ("k for 95 %", True),
-            ("dense F1", True),
-            ("best baseline", False),
-            ("verdict", False),
-        ):
-            table.add_column(name, justify="right" if right else "left", overflow="fold")
+        table = Table(box=SIMPLE_HEAD, pad_edge=False, collapse_padding=True)
+        rest = OTHER_COLUMNS + (0 if console.width < NARROW else LONGEST_BASELINE)
+        table.add_column("feature", overflow="ellipsis", no_wrap=True, max_width=max(10, console.width - rest))
+        for name in ("neuron", "F1 and interval"):
+            table.add_column(name, no_wrap=True, min_width=8)
+        for name in ("k", "all"):
+            table.add_column(name, justify="right", no_wrap=True)
+        table.add_column("baseline", no_wrap=True)
+        table.add_column("verdict", no_wrap=True)
         for row in block.to_dicts():
+            baseline = "" if console.width < NARROW else f" {SHORT_BASELINES[row['best_baseline']]}"
             table.add_row(
                 Text(row["feature"]),
                 row["neuron"],
-                f"{row['f1']:.2f} [{row['f1_low']:.2f}, {row['f1_high']:.2f}]",
+                Text(f"{row['f1']:.2f} [{row['f1_low']:.2f}, {row['f1_high']:.2f}]"),
                 "–" if row["k_enough"] is None else str(row["k_enough"]),
                 f"{row['dense_f1']:.2f}",
-                f"{row['best_baseline_f1']:.2f} {row['best_baseline'].replace('_', ' ')}",
+                f"{row['best_baseline_f1']:.2f}{baseline}",
                 row["verdict"],
             )
+        console.print(Text(category, style="bold"))
         console.print(table)
+    console.print(
+        "F1 of the best single neuron on the test split; k: neurons that come within 5 % of all neurons of a layer; "
+        "all: F1 of these; baseline: F1 of the best control.",
+        highlight=False,
+    )
