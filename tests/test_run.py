@@ -275,6 +275,21 @@ def test_disk_full_while_writing_results_is_one_line(model_folders, reviews, tmp
     assert list((tmp_path / "o" / "tasks").glob("L*.json")), "finished tasks are kept"
 
 
+def test_disk_full_between_tasks_is_one_line_without_warnings(model_folders, reviews, tmp_path):
+    program = (
+        "import sparse_probing.sweep.local_runner as runner\n"
+        "def full(*_): raise OSError(28, 'No space left on device', 'task.json')\n"
+        "runner.write_json = full\n"
+        "from sparse_probing.cli.main import main; main()"
+    )
+    command = [sys.executable, "-c", program, *arguments(model_folders, reviews, tmp_path / "o", "--workers", "2")]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == 2
+    assert "No space left on device" in done.stderr
+    assert "Warning" not in done.stderr
+    assert "Traceback" not in done.stderr
+
+
 def test_ctrl_c_says_how_to_go_on(model_folders, reviews, tmp_path, monkeypatch, capsys):
     def interrupt(*_arguments: object, **_options: object) -> None:
         raise KeyboardInterrupt

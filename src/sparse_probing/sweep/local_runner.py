@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Callable, Iterable, Sequence
+import warnings
+from collections.abc import Callable, Generator, Sequence
 from dataclasses import asdict
 from pathlib import Path
 
@@ -60,11 +61,17 @@ def run_tasks(
     count = min(workers or os.cpu_count() or 1, len(open_tasks))
     with parallel_config(backend="loky", inner_max_num_threads=1):
         pool = Parallel(n_jobs=count, return_as="generator_unordered", pre_dispatch="n_jobs")
-        finished: Iterable[tuple[Task, TaskResult]] = pool(jobs)  # pyright: ignore[reportAssignmentType]
-        for task, result in finished:
-            results[task] = result
-            write_json(folder / f"{task.name}.json", asdict(result))
-            progress(len(task.features))
+        finished: Generator[tuple[Task, TaskResult], None, None] = pool(jobs)  # pyright: ignore[reportAssignmentType]
+        try:
+            for task, result in finished:
+                results[task] = result
+                write_json(folder / f"{task.name}.json", asdict(result))
+                progress(len(task.features))
+        except BaseException:
+            with warnings.catch_warnings():  # joblib warns that it cancels what is no longer wanted
+                warnings.simplefilter("ignore")
+                finished.close()
+            raise
     return results
 
 
