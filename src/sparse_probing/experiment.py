@@ -7,7 +7,7 @@ import json
 import shutil
 import time
 from collections.abc import Callable, Sequence
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
@@ -52,8 +52,6 @@ class Silent:
 
     def stage(self, name: str, total: int, unit: str) -> AbstractContextManager[Callable[[int], None]]:  # noqa: ARG002
         """See `Reporter.stage`."""
-        from contextlib import nullcontext
-
         return nullcontext(lambda _: None)
 
 

@@ -10,33 +10,29 @@ The result in `BUILD_FOLDER/model` loads with `AutoModelForCausalLM.from_pretrai
 from __future__ import annotations
 
 import argparse
-import io
 import json
 import math
 import os
 import time
 import tomllib
-from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
 import torch
-import zstandard
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from safetensors.torch import load_file, save_file
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors, trainers
 from transformers import GPTNeoXConfig, GPTNeoXForCausalLM, PreTrainedTokenizerFast
 
+from sparse_probing.datasets.readers import Row, read_rows
+
 END_OF_TEXT = "<|endoftext|>"
 
 
-def read_documents(folder: Path, split: str) -> Iterator[dict]:
+def read_documents(folder: Path, split: str) -> list[Row]:
     """Rows of one split, in file order."""
-    packed, plain = folder / f"{split}.jsonl.zst", folder / f"{split}.jsonl"
-    with open(packed if packed.exists() else plain, "rb") as raw:
-        stream = zstandard.ZstdDecompressor().stream_reader(raw) if packed.exists() else raw
-        for line in io.TextIOWrapper(stream, encoding="utf-8"):
-            yield json.loads(line)
+    packed = folder / f"{split}.jsonl.zst"
+    return read_rows(packed if packed.exists() else folder / f"{split}.jsonl")
 
 
 def train_tokenizer(folder: Path, settings: dict) -> Tokenizer:
@@ -53,7 +49,7 @@ def train_tokenizer(folder: Path, settings: dict) -> Tokenizer:
         initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
         show_progress=False,
     )
-    sample = (row["text"] for i, row in enumerate(read_documents(folder, "train")) if i % settings["sample_every"] == 0)
+    sample = (str(row["text"]) for row in read_documents(folder, "train")[:: settings["sample_every"]])
     tokenizer.train_from_iterator(sample, trainer)
     return tokenizer
 
@@ -61,14 +57,14 @@ def train_tokenizer(folder: Path, settings: dict) -> Tokenizer:
 def encode_split(folder: Path, split: str, tokenizer: Tokenizer, weight_code: float, seed: int) -> np.ndarray:
     """All documents of a split in random order, each closed by the end-of-text token, as one flat uint16 array."""
     rng = np.random.default_rng(seed)
-    rows = list(read_documents(folder, split))
+    rows = read_documents(folder, split)
     repeats = [weight_code if row.get("code_language") else 1.0 for row in rows]
     copies = [int(r) + int(rng.random() < r - int(r)) for r in repeats]
     order = rng.permutation(np.repeat(np.arange(len(rows)), copies))
     end = tokenizer.token_to_id(END_OF_TEXT)
     ids = [
         np.array([*encoding.ids, end], dtype=np.uint16)
-        for encoding in tokenizer.encode_batch([r["text"] for r in rows])
+        for encoding in tokenizer.encode_batch([str(r["text"]) for r in rows])
     ]
     return np.concatenate([ids[i] for i in order])
 
