@@ -13,6 +13,7 @@ import pytest
 import sparse_probing as sp
 from sparse_probing.charts.specs import activation_histogram, f1_against_k, layer_heatmap
 from sparse_probing.cli.main import main
+from sparse_probing.errors import InputError
 from sparse_probing.report.html import json_for_script, token_shades, write_report
 
 EVIL = "<script>window.hacked=1</script><img src=x onerror=window.hacked=1> {{ 7*7 }} %s </details>"
@@ -80,14 +81,11 @@ def test_damaged_run_is_named(run_folder, tmp_path):
     copy = tmp_path / "damaged"
     shutil.copytree(run_folder, copy)
     (copy / "findings.parquet").write_bytes(b"nothing")
-    with pytest.raises(sp_errors().InputError, match="is damaged"):
+    with pytest.raises(InputError, match="is damaged"):
         write_report(copy)
-
-
-def sp_errors():
-    from sparse_probing import errors
-
-    return errors
+    (copy / "manifest.json").write_text("{")
+    with pytest.raises(InputError, match="is damaged"):
+        write_report(copy)
 
 
 def test_token_shades_by_hand():

@@ -90,7 +90,11 @@ def run(
     ks = checked_ks(config.ks, min(site.width for site in model.sites if site.layer in layers))
     with reporter.stage("build rows", len(texts), "category") as done:
         dataset = build_dataset(config, texts, model, done)
-    identity = config.identity() | {"dataset": _content_hash(dataset), "weights": model.fingerprint}
+    identity = config.identity() | {
+        "dataset": _content_hash(dataset),
+        "weights": model.fingerprint,
+        "version": versions()["sparse-probing"],  # another version's finished tasks are not mixed with ours
+    }
     if _begin(folder, config, identity):
         return RunResult(
             folder=folder, findings=pl.read_parquet(folder / "findings.parquet"), report=write_report(folder)
@@ -214,6 +218,8 @@ def _begin(folder: Path, config: RunConfig, identity: dict[str, Any]) -> bool:
                 f"{str(folder)!r} holds an unfinished run with other options or data: choose another --out, or delete that folder."
             )
         return False
+    if folder.is_file():
+        raise InputError(f"{str(folder)!r} is a file, a run needs a folder: choose another --out.")
     if folder.exists() and any(folder.iterdir()):
         raise InputError(f"{str(folder)!r} is not empty and holds no run: choose another --out.")
     try:

@@ -91,7 +91,7 @@ def load_model(
     """
     config = load_config(name)
     path = model_path(name)
-    place = torch.device(("cuda" if torch.cuda.is_available() else "cpu") if device == "auto" else device)
+    place = _device(device)
     precision = getattr(torch, dtype)
     try:
         if random_weights_seed is None:
@@ -128,6 +128,16 @@ def _fingerprint(network: PreTrainedModel, config: Any, dtype: str) -> str:
         digest.update(key.encode())
         digest.update(value.detach().contiguous().cpu().flatten().view(torch.uint8).numpy())
     return digest.hexdigest()
+
+
+def _device(name: str) -> torch.device:
+    """The named device, tried out; `auto` takes CUDA where there is one."""
+    if name == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        return torch.empty(1, device=name).device
+    except (RuntimeError, AssertionError, NotImplementedError) as error:  # torch's answers to unknown or absent devices
+        raise InputError(f"device {name!r} cannot be used here ({_first_line(error)}): try --device cpu.") from None
 
 
 def reading_part(network: PreTrainedModel) -> PreTrainedModel:

@@ -28,8 +28,8 @@ class Audit:
     leaked_by_random_split: int
     """Documents that a random 70/30 split of documents (seed 0) would have put on the other side of a member of their own
     group or a copy of themselves."""
-    dropped_short: int = 0
-    """Documents with no eligible token left after skipping the first tokens."""
+    unused: int = 0
+    """Documents that give no row: nothing left behind the skipped tokens, or no token of theirs was sampled."""
 
 
 def text_key(text: str) -> str:

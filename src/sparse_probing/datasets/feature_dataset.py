@@ -190,9 +190,7 @@ def build_feature_dataset(
         row_split=np.zeros(len(row_document), dtype=int),
         positive=rows.positive,
         eligible=rows.eligible,
-        audits={
-            labelled.category: replace(audit, dropped_short=len(labelled.documents) - len(np.unique(row_document)))
-        },
+        audits={labelled.category: replace(audit, unused=len(labelled.documents) - len(np.unique(row_document)))},
     )
     given = [labelled.documents[d].split for d in row_document]
     if all(split is not None for split in given):

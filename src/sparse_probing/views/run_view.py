@@ -38,10 +38,10 @@ def read_run(folder: Path) -> tuple[dict[str, Any], dict[str, pl.DataFrame]]:
             else "no run folder"
         )
         raise InputError(f"{str(folder)!r} is {what}: manifest.json is missing.")
-    manifest = json.loads((folder / "manifest.json").read_text(encoding="utf-8"))
     try:
+        manifest = json.loads((folder / "manifest.json").read_text(encoding="utf-8"))
         return manifest, {name: pl.read_parquet(folder / f"{name}.parquet") for name in TABLES}
-    except (OSError, pl.exceptions.PolarsError) as error:
+    except (OSError, ValueError, pl.exceptions.PolarsError) as error:
         raise InputError(f"run {str(folder)!r} is damaged: {str(error).splitlines()[0]}.") from None
 
 
