@@ -18,6 +18,7 @@ check: .venv/.installed-test
 
 bench: .venv/.installed-test
 	$(BIN)/python benchmarks/main_job.py --out docs/benchmarks.md
+	$(BIN)/python benchmarks/extraction.py --out docs/benchmarks.md
 
 clean:
 	rm -rf .venv runs

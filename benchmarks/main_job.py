@@ -10,14 +10,13 @@ from __future__ import annotations
 import argparse
 import csv
 import os
-import platform
 import subprocess
 import sys
 import tempfile
 import time
-from datetime import date
 from pathlib import Path
 
+from page import machine, write_section
 from sparse_probing.datasets.sources.demo_corpus import documents_of
 
 
@@ -66,7 +65,7 @@ def write_csv(path: Path) -> None:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--out", type=Path, help="Markdown file to write; printed when not given")
+    parser.add_argument("--out", type=Path, help="Markdown page whose section is replaced; printed when not given")
     arguments = parser.parse_args()
     sprobe = str(Path(sys.executable).with_name("sprobe"))
     rows = []
@@ -84,27 +83,20 @@ def main() -> None:
             rows.append(f"| {name} | {seconds:.0f} s | {peak:.2f} GB |")
             print(rows[-1], flush=True)
         report = (Path(folder) / "a" / "report.html").stat().st_size / 1e6
-    text = "\n".join(
-        [
-            "# Benchmarks",
-            "",
-            "## The main job",
-            "",
-            f"`make bench`, {date.today()}, {os.cpu_count()} cores, Python {platform.python_version()}, no GPU.",
-            "Wall time of the whole command, imports included; memory of the process and its workers together.",
-            "",
-            "| command | time | peak memory |",
-            "|---|---|---|",
-            *rows,
-            "",
-            f"Size of the demo's report: {report:.1f} MB.",
-            "",
-        ]
-    )
+    lines = [
+        f"`benchmarks/main_job.py`, {machine()}",
+        "Wall time of the whole command, imports included; memory of the process and its workers together.",
+        "",
+        "| command | time | peak memory |",
+        "|---|---|---|",
+        *rows,
+        "",
+        f"Size of the demo's report: {report:.1f} MB.",
+    ]
     if arguments.out:
-        arguments.out.write_text(text, encoding="utf-8")
+        write_section(arguments.out, "The main job", lines)
     else:
-        print(text)
+        print("\n".join(lines))
 
 
 if __name__ == "__main__":

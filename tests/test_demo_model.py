@@ -29,7 +29,7 @@ def test_files_are_small_and_complete(folder):
 
 
 def test_six_layers_of_1024_neurons():
-    assert [site.width for site in model_sites(DEMO_MODEL)] == [1024] * 6
+    assert [site.width for site in model_sites(DEMO_MODEL).named("mlp.neurons")] == [1024] * 6
 
 
 def test_it_predicts_text_in_every_language_far_better_than_chance(folder):

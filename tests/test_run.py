@@ -15,6 +15,7 @@ import polars as pl
 import pytest
 
 import sparse_probing as sp
+from sparse_probing.cli.cache import parse_size
 from sparse_probing.cli.main import main
 from sparse_probing.errors import InputError
 
@@ -242,6 +243,25 @@ BAD_CALLS = [
     (["run", "--data", "REVIEWS", "--label", "german", "--device", "warp"], "device 'warp' cannot be used here"),
     (["run", "--data", "REVIEWS", "--label", "german", "--device", "meta:x"], "device 'meta:x' cannot be used here"),
     (["run", "--data", "REVIEWS", "--label", "german", "--out", "REVIEWS"], "is a file, a run needs a folder"),
+    (["run", "--data", "REVIEWS", "--label", "german", "--site", "mlp.neuron"], "it has mlp.neurons, mlp.pre, mlp.out"),
+    (["run", "--data", "REVIEWS", "--label", "german", "--layers", "3"], "layer 3 does not exist"),
+    (["run", "--data", "REVIEWS", "--label", "german", "--window", "65"], "which takes 64: use --window 64 or less"),
+    (
+        ["run", "--data", "REVIEWS", "--label", "german", "--window", "20", "--long-texts", "error"],
+        "120 text(s) of reviews do not fit into a window of 19 tokens",
+    ),
+    (
+        ["run", "--data", "REVIEWS", "--label", "german", "--device-map", "auto"],
+        "add --no-random-model to --device-map",
+    ),
+    (
+        ["run", "--data", "REVIEWS", "--label", "german", "--site", "layers.*.mlp.act", "--dry-run"],
+        "needs the weights: leave out --dry-run",
+    ),
+    (["run", "--data", "REVIEWS", "--label", "german", "--store-dtype", "float8"], "float8"),
+    (["cache", "prune"], "nothing named: give names of stores, --older-than DAYS"),
+    (["cache", "prune", "--keep", "much"], "'much' is no size: write it like 20GB"),
+    (["cache", "prune", "nothing-here"], "0 stores begin with 'nothing-here'"),
     (["sites", "nowhere"], "model 'nowhere' cannot be loaded"),
     (["report", "nowhere"], "is no run folder"),
     (["frobnicate"], "frobnicate"),
@@ -304,18 +324,88 @@ def test_ctrl_c_says_how_to_go_on(model_folders, reviews, tmp_path, monkeypatch,
     assert "the same command goes on from here" in capsys.readouterr().err
 
 
+def test_another_site_and_type_from_end_to_end(model_folders, reviews, tmp_path, capsys):
+    more = ("--site", "blocks.*.hook_resid_post", "--store-dtype", "int8", "--layers", "1", "2", "--no-random-model")
+    main(arguments(model_folders, reviews, tmp_path / "o", *more))
+    findings = pl.read_parquet(tmp_path / "o" / "findings.parquet")
+    assert re.fullmatch(r"L[12]\.resid\.post\.\d+", findings["neuron"][0])
+    manifest = json.loads((tmp_path / "o" / "manifest.json").read_text())
+    assert manifest["model"] | {"name": ""} == {
+        "name": "", "layers": 3, "site": "resid.post", "width": 16, "probed_layers": [1, 2]
+    }  # fmt: skip
+    assert "16 units at resid.post" in " ".join((tmp_path / "o" / "report.html").read_text().split())
+
+
+def test_a_dry_run_prints_size_and_room_and_writes_nothing(model_folders, reviews, tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr("sparse_probing.experiment.load_model", lambda *_a, **_n: pytest.fail("weights loaded"))
+    main(arguments(model_folders, reviews, tmp_path / "o", "--dry-run"))
+    shown = capsys.readouterr().out
+    assert re.search(r"rows +120 from [\d,]+ tokens per model", shown)
+    assert re.search(r"on disk +\d+ kB as float16", shown) and re.search(r"free +[\d.,]+ GB in", shown)
+    assert "2 models (the second untrained)" in shown
+    assert not (tmp_path / "o").exists()
+    monkeypatch.setattr("sparse_probing.activations.extract._free_bytes", lambda _: 1_000)
+    with pytest.raises(SystemExit) as stop:
+        main(arguments(model_folders, reviews, tmp_path / "o", "--dry-run"))
+    assert stop.value.code == 2
+    assert "1 kB are free in" in capsys.readouterr().err
+
+
+def test_the_cache_is_listed_measured_and_pruned(model_folders, reviews, tmp_path, capsys, monkeypatch):
+    monkeypatch.setenv("SPROBE_CACHE", str(tmp_path / "cache"))
+    main(["cache", "ls"])
+    assert "nothing is stored in" in capsys.readouterr().out
+    main(arguments(model_folders, reviews, tmp_path / "o", "--layers", "0"))
+    capsys.readouterr()
+    main(["cache", "ls"])
+    shown = capsys.readouterr().out
+    assert shown.count("mlp.neurons 1 x float16") == 2 and "2 stores, " in shown
+    main(["cache", "size"])
+    assert re.search(r"\d+ kB in .*, [\d.,]+ GB free on its disk", capsys.readouterr().out)
+    main(["cache", "prune", "--all", "--dry-run"])
+    assert "would be freed, 2 stores" in capsys.readouterr().out
+    main(["cache", "prune", "--keep", "1GB", "--older-than", "1", "--stale"])
+    assert "freed, 0 stores" in capsys.readouterr().out
+    name = next((tmp_path / "cache" / "activations").iterdir()).name
+    main(["cache", "prune", name[:10]])
+    assert "freed, 1 stores" in capsys.readouterr().out
+    main(["cache", "prune", "--keep", "0"])
+    assert list((tmp_path / "cache" / "activations").iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    ("text", "size"), [("20GB", 20 * 10**9), ("1.5 M", 1_500_000), ("7", 7), ("0", 0), ("2tb", 2 * 10**12)]
+)
+def test_sizes_by_hand(text, size):
+    assert parse_size(text) == size
+
+
+def test_remarks_reach_the_user(model_folders, reviews, tmp_path, capsys, monkeypatch):
+    from sparse_probing.activations import batches
+
+    monkeypatch.setattr(batches, "LENGTH_STEP", 1)
+    real = batches.reading
+    limit = 200
+
+    def limited(network, sites, take):
+        def narrow(site, values):
+            if values.shape[:-1].numel() > limit:
+                raise RuntimeError("CUDA out of memory. Tried to allocate [3 GiB]")
+            take(site, values)
+
+        return real(network, sites, narrow)
+
+    monkeypatch.setattr(batches, "reading", limited)
+    main(arguments(model_folders, reviews, tmp_path / "o", "--site", "resid.pre", "--layers", "0", "--no-random-model"))
+    shown = " ".join(capsys.readouterr().err.split())
+    assert re.search(r"note: out of memory with [\d,]+ tokens in a batch: going on with \d+\.", shown)
+
+
 def test_an_unknown_option_in_a_file_is_named(tmp_path, capsys):
     (tmp_path / "run.toml").write_text('modle = "demo"\n')
     with pytest.raises(SystemExit):
         main(["run", "--config", str(tmp_path / "run.toml")])
     assert "modle" in capsys.readouterr().err
-
-
-def test_sites_prints_layers_and_widths(model_folders, capsys):
-    main(["sites", str(model_folders["gpt2"])])
-    out = capsys.readouterr().out
-    assert "mlp.c_proj" in out
-    assert out.count("40") >= 3
 
 
 def test_every_option_is_explained_in_help(capsys):

@@ -5,18 +5,38 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from sparse_probing.activations.extract import extract as extract
+    from sparse_probing.activations.extract import find_units as find_units
+    from sparse_probing.activations.models import load_model as load_model
+    from sparse_probing.activations.models import wrap_model as wrap_model
     from sparse_probing.config import RunConfig as RunConfig
     from sparse_probing.datasets.labelled_text import document_level_text as document_level_text
+    from sparse_probing.datasets.unlabelled import every_token as every_token
     from sparse_probing.experiment import RunResult as RunResult
     from sparse_probing.experiment import run as run
 
 _HOMES = {
+    "extract": "sparse_probing.activations.extract",
+    "find_units": "sparse_probing.activations.extract",
+    "load_model": "sparse_probing.activations.models",
+    "wrap_model": "sparse_probing.activations.models",
+    "every_token": "sparse_probing.datasets.unlabelled",
     "RunConfig": "sparse_probing.config",
     "document_level_text": "sparse_probing.datasets.labelled_text",
     "RunResult": "sparse_probing.experiment",
     "run": "sparse_probing.experiment",
 }
-__all__ = ["RunConfig", "RunResult", "document_level_text", "run"]
+__all__ = [
+    "RunConfig",
+    "RunResult",
+    "document_level_text",
+    "every_token",
+    "extract",
+    "find_units",
+    "load_model",
+    "run",
+    "wrap_model",
+]
 
 
 def __getattr__(name: str) -> Any:

@@ -10,7 +10,7 @@ from typing import Any, Literal
 from pydantic import BaseModel, ConfigDict, ValidationError, model_validator
 
 from sparse_probing.errors import InputError
-from sparse_probing.records import Pooling
+from sparse_probing.records import NEURONS, Pooling
 
 
 class RunConfig(BaseModel):
@@ -37,16 +37,21 @@ class RunConfig(BaseModel):
     """Column whose equal values must stay in one split (book, author, pair). Default: each text is its own group."""
     pooling: Pooling = Pooling.MEAN
     """How a text's tokens become one vector: mean, max, first or last."""
-    window: int = 256
-    """Tokens per sequence; longer texts are cut."""
+    window: int | None = None
+    """Tokens per sequence, special tokens included. Default: 256, or the model's context where that is shorter."""
+    long_texts: Literal["window", "error"] = "window"
+    """Texts longer than a window: cut them into windows, or refuse them."""
     windows_per_document: int = 1
-    """Rows that one long text may give."""
+    """Windows that one long text may give; the other parts of it are left out (whole texts, not spans)."""
     skip_first: int = 10
     """Tokens at the start of a sequence that are left out: they have seen too little context."""
     max_rows: int = 4_000
     """Rows per feature for token-level features."""
     min_rows: int = 5
     """Positives and negatives that each split must have."""
+    site: str = NEURONS
+    """Where to look: mlp.neurons, mlp.pre, mlp.out, attn.heads, attn.out, resid.pre, resid.post, a TransformerLens hook name, or a
+    module path (`sprobe sites MODEL` lists them)."""
     layers: tuple[int, ...] | None = None
     """Layers to probe, from 0. Default: all."""
     ks: tuple[int, ...] | None = None
@@ -57,8 +62,12 @@ class RunConfig(BaseModel):
     """Seed of split, sampling, controls and bootstrap. Same seed, same bytes."""
     device: str = "auto"
     """Torch device; auto takes CUDA where there is one."""
-    dtype: Literal["float32", "bfloat16", "float16"] = "float32"
-    """Precision of the model."""
+    device_map: Literal["auto", "balanced", "sequential"] | None = None
+    """Spread a large model over several devices, in accelerate's way (needs the extra multi-device)."""
+    dtype: Literal["auto", "float32", "bfloat16", "float16"] = "auto"
+    """Precision of the model; auto takes the checkpoint's own on an accelerator and float32 on a CPU."""
+    store_dtype: Literal["float16", "bfloat16", "float32", "int8"] = "float16"
+    """Precision of stored activations."""
     workers: int | None = None
     """Processes that fit probes. Default: one per core. Results do not depend on it."""
     out: Path | None = None
@@ -68,11 +77,15 @@ class RunConfig(BaseModel):
     def _fields_agree(self) -> RunConfig:
         if self.pooling is Pooling.TOKEN:
             raise ValueError("pooling 'token' is for labelled spans (--spans-column): choose mean, max, first or last")
-        if self.window <= self.skip_first:
+        if self.window is not None and self.window <= self.skip_first:
             raise ValueError(f"window ({self.window}) must be larger than skip_first ({self.skip_first})")
         for name in ("windows_per_document", "max_rows", "min_rows"):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name} must be at least 1, got {getattr(self, name)}")
+        if self.device_map is not None and self.random_model:
+            raise ValueError(
+                "the untrained twin is not spread over several devices: add --no-random-model to --device-map"
+            )
         if self.skip_first < 0 or self.seed < 0:
             raise ValueError("skip_first and seed must not be negative")
         return self
@@ -86,7 +99,7 @@ class RunConfig(BaseModel):
 
     def identity(self) -> dict[str, Any]:
         """The options that shape the numbers: without the place of the run and the number of workers."""
-        values = self.model_dump(mode="json", exclude={"out", "workers"})
+        values = self.model_dump(mode="json", exclude={"out", "workers", "device_map"})
         return {key: value for key, value in values.items() if value is not None}
 
 

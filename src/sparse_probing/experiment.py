@@ -14,9 +14,9 @@ from typing import Any, Protocol, runtime_checkable
 
 import polars as pl
 
-from sparse_probing.activations.extract import extract
-from sparse_probing.activations.models import LoadedModel, load_model
-from sparse_probing.activations.store import ActivationStore, cache_folder
+from sparse_probing.activations.extract import Forecast, extract, find_units, forecast
+from sparse_probing.activations.models import LoadedModel, ModelOutline, load_model, outline_model
+from sparse_probing.activations.store import Activations
 from sparse_probing.analyses.examples import NamedNeuron, activation_histograms, choose_examples, show_examples
 from sparse_probing.config import RunConfig, to_toml
 from sparse_probing.datasets.feature_dataset import FeatureDataset, SamplingRules, build_feature_dataset, concatenate
@@ -25,7 +25,7 @@ from sparse_probing.datasets.readers import read_labelled_documents, read_labell
 from sparse_probing.datasets.sources import SOURCES, demo_corpus
 from sparse_probing.errors import InputError, PrerequisiteError
 from sparse_probing.files import write_json, write_table, write_text
-from sparse_probing.records import neuron_name, task_rng
+from sparse_probing.records import Site, task_rng
 from sparse_probing.report.html import write_report
 from sparse_probing.results import tables as schema
 from sparse_probing.results.dataset_tables import write_dataset
@@ -36,6 +36,7 @@ from sparse_probing.sweep.local_runner import run_tasks
 from sparse_probing.sweep.plan import plan_tasks
 
 UNTRAINED_SEED = 0
+DEFAULT_WINDOW = 256
 
 
 @runtime_checkable
@@ -46,6 +47,10 @@ class Reporter(Protocol):
         """Begin a stage; the returned function is told how much was just done."""
         ...
 
+    def note(self, text: str) -> None:
+        """Say something that the user may want to know."""
+        ...
+
 
 class Silent:
     """Tells nothing."""
@@ -53,6 +58,9 @@ class Silent:
     def stage(self, name: str, total: int, unit: str) -> AbstractContextManager[Callable[[int], None]]:  # noqa: ARG002
         """See `Reporter.stage`."""
         return nullcontext(lambda _: None)
+
+    def note(self, text: str) -> None:
+        """See `Reporter.note`."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -84,10 +92,11 @@ def run(
     started = time.monotonic()
     texts = list(labelled) if labelled is not None else labelled_text_of(config)
     with reporter.stage("load model", 1, "model") as done:
-        model = load_model(config.model, device=config.device, dtype=config.dtype)
+        model = load_model(config.model, device=config.device, dtype=config.dtype, device_map=config.device_map)
         done(1)
-    layers = _checked_layers(config, model)
-    ks = checked_ks(config.ks, min(site.width for site in model.sites if site.layer in layers))
+    sites = find_units(model, config.site, config.layers)
+    layers = [site.layer for site in sites]
+    ks = checked_ks(config.ks, min(site.width for site in sites))
     with reporter.stage("build rows", len(texts), "category") as done:
         dataset = build_dataset(config, texts, model, done)
     identity = config.identity() | {
@@ -99,11 +108,11 @@ def run(
         return RunResult(
             folder=folder, findings=pl.read_parquet(folder / "findings.parquet"), report=write_report(folder)
         )
-    stores = _activations(config, model, dataset, layers, reporter)
+    stores = _activations(config, model, dataset, sites, reporter)
     tables = _probes(config, dataset, stores, layers, ks, folder, reporter)
     write_dataset(folder / "dataset", dataset)
     _write_tables(folder, tables)
-    _write_examples(folder, tables, model, dataset, stores[False], reporter)
+    _write_examples(folder, tables, model, dataset, sites, stores[False], reporter)
     manifest = {
         "options": json.loads(config.model_dump_json()),
         "identity": identity,
@@ -111,8 +120,9 @@ def run(
         "git": git_state(),
         "model": {
             "name": model.name,
-            "layers": len(model.sites),
-            "width": model.sites[0].width,
+            "layers": model.sites.n_layers,
+            "site": sites[0].name,
+            "width": sites[0].width,
             "probed_layers": layers,
         },
         "ks": list(ks),
@@ -130,6 +140,22 @@ def run(
     return RunResult(
         folder=folder, findings=schema.table(tables.findings, schema.FINDINGS), report=write_report(folder)
     )
+
+
+def dry_run(config: RunConfig, labelled: Sequence[LabelledText] | None = None) -> Forecast:
+    """What `run` would need, without loading weights or writing anything.
+
+    Raises:
+        InputError: data, options or model cannot be used as given.
+    """
+    model = outline_model(config.model)
+    sites = find_units(model, config.site, config.layers)
+    if not all(site.width for site in sites):
+        raise InputError(
+            f"the size of {config.site!r} needs the weights: leave out --dry-run, or name a site that `sprobe sites` lists."
+        )
+    dataset = build_dataset(config, list(labelled) if labelled is not None else labelled_text_of(config), model)
+    return forecast(dataset, sites * (2 if config.random_model else 1), config.store_dtype)
 
 
 def labelled_text_of(config: RunConfig) -> list[LabelledText]:
@@ -165,12 +191,22 @@ def labelled_text_of(config: RunConfig) -> list[LabelledText]:
 
 
 def build_dataset(
-    config: RunConfig, texts: Sequence[LabelledText], model: LoadedModel, done: Callable[[int], None] = lambda _: None
+    config: RunConfig, texts: Sequence[LabelledText], model: ModelOutline, done: Callable[[int], None] = lambda _: None
 ) -> FeatureDataset:
-    """Rows of all categories, tokenized for the model."""
+    """Rows of all categories, tokenized for the model.
+
+    Raises:
+        InputError: a window that the model cannot take, texts that cannot be used.
+    """
+    if config.window is not None and config.window > model.context:
+        raise InputError(
+            f"a window of {config.window} tokens does not fit {model.name!r}, which takes {model.context}: use "
+            f"--window {model.context} or less (longer texts are cut into windows, or refused with --long-texts error)."
+        )
     rules = SamplingRules(
         pooling=config.pooling,
-        window=min(config.window, model.context),
+        window=config.window or min(DEFAULT_WINDOW, model.context),
+        long_texts=config.long_texts,
         windows_per_document=config.windows_per_document,
         skip_first=config.skip_first,
         max_rows=config.max_rows,
@@ -181,14 +217,6 @@ def build_dataset(
         parts.append(build_feature_dataset(text, model.tokenizer, rules, task_rng(config.seed, "rows", text.category)))
         done(1)
     return concatenate(parts)
-
-
-def _checked_layers(config: RunConfig, model: LoadedModel) -> list[int]:
-    last = len(model.sites) - 1
-    for layer in config.layers or ():
-        if not 0 <= layer <= last:
-            raise InputError(f"layer {layer} does not exist: {config.model!r} has layers 0 to {last}.")
-    return sorted(set(config.layers)) if config.layers else list(range(last + 1))
 
 
 def _content_hash(dataset: FeatureDataset) -> str:
@@ -234,22 +262,24 @@ def _begin(folder: Path, config: RunConfig, identity: dict[str, Any]) -> bool:
 
 
 def _activations(
-    config: RunConfig, model: LoadedModel, dataset: FeatureDataset, layers: list[int], reporter: Reporter
-) -> dict[bool, ActivationStore]:
-    cache = cache_folder()
-    with reporter.stage("activations", len(dataset.tokens), "tok") as done:
-        stores = {False: extract(model, dataset, layers, cache, done)}
+    config: RunConfig, model: LoadedModel, dataset: FeatureDataset, sites: Sequence[Site], reporter: Reporter
+) -> dict[bool, Activations]:
+    def activations(name: str, model: LoadedModel) -> Activations:
+        with reporter.stage(name, len(dataset.tokens), "tok") as done:
+            found = extract(model, dataset, sites, dtype=config.store_dtype, progress=done, notify=reporter.note)
+        return found[sites[0].name]
+
+    stores = {False: activations("activations", model)}
     if config.random_model:
         twin = load_model(config.model, device=config.device, dtype=config.dtype, random_weights_seed=UNTRAINED_SEED)
-        with reporter.stage("untrained twin", len(dataset.tokens), "tok") as done:
-            stores[True] = extract(twin, dataset, layers, cache, done)
+        stores[True] = activations("untrained twin", twin)
     return stores
 
 
 def _probes(
     config: RunConfig,
     dataset: FeatureDataset,
-    stores: dict[bool, ActivationStore],
+    stores: dict[bool, Activations],
     layers: list[int],
     ks: tuple[int, ...],
     folder: Path,
@@ -279,7 +309,8 @@ def _write_examples(
     tables: RunTables,
     model: LoadedModel,
     dataset: FeatureDataset,
-    store: ActivationStore,
+    sites: Sequence[Site],
+    store: Activations,
     reporter: Reporter,
 ) -> None:
     neurons = [
@@ -287,7 +318,7 @@ def _write_examples(
             feature=i,
             layer=row["layer"],
             unit=row["unit"],
-            name=neuron_name(row["layer"], row["unit"]),
+            name=row["neuron"],
             sign=1 if row["fires"] == "more in class" else -1,
         )
         for i, row in enumerate(tables.findings)
@@ -295,6 +326,6 @@ def _write_examples(
     histograms = activation_histograms(dataset, store, neurons)
     chosen = choose_examples(dataset, store, neurons)
     with reporter.stage("examples", len({dataset.row_sequence[c.row] for c in chosen}), "text") as done:
-        examples = show_examples(model, dataset, chosen, done)
+        examples = show_examples(model, dataset, sites, chosen, done)
     write_table(folder / "histograms.parquet", schema.table(histograms, schema.HISTOGRAMS))
     write_table(folder / "examples.parquet", schema.table(examples, schema.EXAMPLES))

@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
+from uuid import uuid4
 
 import polars as pl
+
+PARTIAL = ".partial"
+"""Ending of files that are being written; one that is left over belongs to a killed process."""
 
 
 def write_atomically(path: Path, write: Callable[[Path], object]) -> None:
     """Let `write` fill a temporary file beside `path`, then rename it to `path`."""
-    partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
+    partial = path.with_name(f".{path.name}.{uuid4().hex}{PARTIAL}")  # unique on a shared file system, too
     try:
         write(partial)
         partial.replace(path)

@@ -4,8 +4,12 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from enum import StrEnum
+from typing import Literal
 
 import numpy as np
+
+NEURONS = "mlp.neurons"
+"""The site that is probed unless another one is named."""
 
 
 class Split(StrEnum):
@@ -48,12 +52,16 @@ class Site:
     width: int
     """Number of units."""
     module_path: str
-    """Path of the module whose input is the vector."""
+    """Path of the module that is read."""
+    side: Literal["input", "output"]
+    """Whether the vector enters or leaves that module."""
+    heads: int | None = None
+    """`attn.heads`: number of heads; unit u is component u % (width / heads) of head u // (width / heads)."""
 
 
-def neuron_name(layer: int, unit: int) -> str:
-    """`L3.N609`: layer 3, unit 609, both counted from 0."""
-    return f"L{layer}.N{unit}"
+def unit_name(site: str, layer: int, unit: int) -> str:
+    """`L3.N609`: neuron 609 of layer 3, both counted from 0; `L3.resid.post.17` for units of another site."""
+    return f"L{layer}.N{unit}" if site == NEURONS else f"L{layer}.{site}.{unit}"
 
 
 def task_rng(seed: int, *key: str | int) -> np.random.Generator:

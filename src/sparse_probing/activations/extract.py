@@ -1,193 +1,313 @@
-"""One forward pass for all rows and layers: hooks read the neurons, pooling happens on the device, shards go to the store."""
+"""One forward pass for all rows, sites, layers and poolings; shards go to the store while the next batches are computed."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+import shutil
+from collections import defaultdict
+from collections.abc import Callable, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import torch
 from jaxtyping import Float, Int
-from torch import Tensor, nn
+from torch import Tensor
 
-from sparse_probing.activations.models import LoadedModel
-from sparse_probing.activations.store import ActivationStore, address
+from sparse_probing.activations.batches import TokenBudget, forward, measured, run_batches
+from sparse_probing.activations.models import NO_LIMIT, LoadedModel, ModelOutline
+from sparse_probing.activations.pooling import BatchRows
+from sparse_probing.activations.shard_buffer import ShardBuffer
+from sparse_probing.activations.shards import StoredType, shard_bytes, write_shard
+from sparse_probing.activations.site_names import choose_sites, parse_site
+from sparse_probing.activations.store import (
+    Activations,
+    ActivationStore,
+    LayerArray,
+    address,
+    cache_folder,
+    stores_folder,
+    unwritable,
+)
 from sparse_probing.datasets.feature_dataset import FeatureDataset
-from sparse_probing.errors import InputError
-from sparse_probing.records import POOLINGS, Pooling, Site
+from sparse_probing.errors import InputError, PrerequisiteError
+from sparse_probing.records import NEURONS, Site
 
-TOKENS_PER_BATCH = {"cpu": 2_048, "cuda": 32_768}
-"""A CPU is fastest while a batch's activations fit into its cache; a GPU wants to be full."""
 TOKENS_PER_SHARD = 65_536
+BYTES_PER_SHARD = 256 * 2**20
+"""All MLP neurons of a shard in float16. One shard is in memory at a time: it is written while the next one is filled."""
+KEPT_IN_MEMORY = 2**30
+"""Bytes from which on an extraction leaves the page cache as it goes."""
+ROOM_TO_SPARE = 64 * 2**20
+"""Bytes that must stay free on the disk."""
 
 Progress = Callable[[int], None]
 """Told how many tokens were just finished."""
+Notify = Callable[[str], None]
+"""Told, in a sentence, what a user may want to know: a damaged shard, an overflow, a smaller batch."""
 
 
-class _Stop(Exception):
-    """Raised by the hook of the last wanted layer: later blocks and the head are not computed."""
-
-
-@contextmanager
-def reading(network: nn.Module, sites: Sequence[Site], take: Callable[[int, Tensor], None]) -> Iterator[None]:
-    """Call `take(layer, [sequence, position, unit])` for each site during a forward pass, and stop after the last one."""
-
-    def hook_of(site: Site, *, is_last: bool) -> Callable[[nn.Module, tuple[Tensor, ...]], None]:
-        def hook(_module: nn.Module, arguments: tuple[Tensor, ...]) -> None:
-            take(site.layer, arguments[0])
-            if is_last:
-                raise _Stop
-
-        return hook
-
-    last = max(site.layer for site in sites)
-    handles = [
-        network.get_submodule(site.module_path).register_forward_pre_hook(hook_of(site, is_last=site.layer == last))
-        for site in sites
-    ]
-    try:
-        yield
-    except _Stop:
-        pass
-    finally:
-        for handle in handles:
-            handle.remove()
-
-
-def batches_by_length(lengths: Int[np.ndarray, " sequence"], budget: int) -> list[Int[np.ndarray, " _"]]:
-    """Indices of sequences in batches of similar length; `longest * count` stays below the budget of tokens."""
-    order = np.argsort(lengths, kind="stable")[::-1]
-    batches, begin = [], 0
-    while begin < len(order):
-        count = max(1, budget // max(1, int(lengths[order[begin]])))
-        batches.append(order[begin : begin + count])
-        begin += count
-    return batches
-
-
-@torch.inference_mode()
-def forward(
-    model: LoadedModel, sequences: Sequence[np.ndarray], sites: Sequence[Site], take: Callable[[int, Tensor], None]
-) -> None:
-    """Run right-padded sequences up to the last site."""
-    longest = max(len(ids) for ids in sequences)
-    ids = torch.zeros((len(sequences), longest), dtype=torch.long)
-    mask = torch.zeros_like(ids)
-    for i, sequence in enumerate(sequences):
-        ids[i, : len(sequence)] = torch.from_numpy(np.asarray(sequence, dtype=np.int64))
-        mask[i, : len(sequence)] = 1
-    with reading(model.network, sites, take):
-        model.network(input_ids=ids.to(model.device), attention_mask=mask.to(model.device))
-
-
-def pool(
-    hidden: Float[Tensor, "sequence position unit"],
-    index: Int[np.ndarray, " row"],
-    first: Int[np.ndarray, " row"],
-    last: Int[np.ndarray, " row"],
-    pooling: Int[np.ndarray, " row"],
-) -> Float[Tensor, "row unit"]:
-    """One vector per row, in float32.
+def find_units(model: ModelOutline, site: str = NEURONS, layers: Sequence[int] | None = None) -> tuple[Site, ...]:
+    """The sites that a name stands for.
 
     Args:
-        hidden: activations of a batch.
-        index: sequence of each row within the batch.
-        first: first position of each row.
-        last: one past the last position of each row.
-        pooling: index into `POOLINGS` for each row.
+        model: loaded or outlined; only a loaded one can tell the width of a module that is named by its path.
+        site: a site's name, a TransformerLens hook name, or a module path; see `parse_site`.
+        layers: layers wanted; null for all.
+
+    Raises:
+        InputError: no such site or layer (lists what exists).
     """
-    result = torch.empty((len(index), hidden.shape[-1]), dtype=torch.float32, device=hidden.device)
-    for mode in np.unique(pooling):
-        rows = np.flatnonzero(pooling == mode)
-        match POOLINGS[mode]:
-            case Pooling.TOKEN | Pooling.FIRST:
-                result[rows] = hidden[index[rows], first[rows]].float()
-            case Pooling.LAST:
-                result[rows] = hidden[index[rows], last[rows] - 1].float()
-            case Pooling.MEAN:
-                for row in rows:
-                    result[row] = hidden[index[row], first[row] : last[row]].float().mean(dim=0)
-            case Pooling.MAX:
-                for row in rows:
-                    result[row] = hidden[index[row], first[row] : last[row]].float().amax(dim=0)
-    return result
+    sites = choose_sites(parse_site(site, model.sites, model.network), layers, model.sites)
+    return measured(model, sites) if isinstance(model, LoadedModel) else sites
 
 
-def shard_bounds(dataset: FeatureDataset) -> Int[np.ndarray, " shard_bound"]:
-    """First sequence of each shard: about `TOKENS_PER_SHARD` tokens each, whole sequences."""
-    ends = np.cumsum(dataset.sequence_lengths())
-    marks = np.arange(TOKENS_PER_SHARD, ends[-1], TOKENS_PER_SHARD)
-    return np.unique(np.concatenate([[0], np.searchsorted(ends, marks) + 1, [dataset.n_sequences]]))
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Forecast:
+    """What an extraction will need, known before the first forward pass."""
+
+    tokens: int
+    """Tokens that go through the model."""
+    rows: int
+    values_per_row: int
+    """Units of all sites and layers."""
+    bytes_needed: int
+    """On disk, beside what is there already."""
+    bytes_free: int
+
+    def check(self, cache: Path) -> None:
+        """Refuse what will not fit.
+
+        Raises:
+            PrerequisiteError: too little room on the disk.
+        """
+        if self.bytes_needed + ROOM_TO_SPARE > self.bytes_free:
+            raise PrerequisiteError(
+                f"the activations need {gigabytes(self.bytes_needed)}, {gigabytes(self.bytes_free)} are free in {str(cache)!r}: "
+                "take fewer --layers or --max-rows, --store-dtype int8, or set SPROBE_CACHE to a larger disk (`sprobe cache ls` "
+                "shows what is in the cache)."
+            )
 
 
-def open_store(model: LoadedModel, dataset: FeatureDataset, layers: Sequence[int], cache: Path) -> ActivationStore:
-    """The store for this model, dataset and set of layers; created empty when it is not there."""
-    key = address(
-        model.fingerprint, model.tokenizer.fingerprint(), dataset.fingerprint(), model.sites[0].name, list(layers)
+def gigabytes(size: int) -> str:
+    """`1.23 GB`, `45 MB`."""
+    return (
+        f"{size / 1e9:,.2f} GB" if size >= 1e9 else f"{size / 1e6:,.0f} MB" if size >= 1e6 else f"{size / 1e3:,.0f} kB"
     )
-    row_bounds = np.searchsorted(dataset.row_sequence, shard_bounds(dataset))
-    return ActivationStore(cache / "activations" / key, np.diff(row_bounds).tolist(), layers)
+
+
+def forecast(
+    dataset: FeatureDataset, sites: Sequence[Site], dtype: StoredType = "float16", cache: Path | None = None
+) -> Forecast:
+    """Size of an extraction of which nothing is stored yet, and the room for it."""
+    sizes = (shard_bytes(dataset.n_rows, site.width, dtype) for site in sites)
+    return _forecast(dataset, sites, sum(sizes), cache or cache_folder())
+
+
+def _forecast(dataset: FeatureDataset, sites: Sequence[Site], needed: int, cache: Path) -> Forecast:
+    return Forecast(
+        tokens=int(dataset.sequence_lengths()[np.unique(dataset.row_sequence)].sum()),
+        rows=dataset.n_rows,
+        values_per_row=sum(site.width for site in sites),
+        bytes_needed=needed,
+        bytes_free=_free_bytes(cache),
+    )
+
+
+def _free_bytes(folder: Path) -> int:
+    while not folder.exists():
+        folder = folder.parent
+    return shutil.disk_usage(folder).free
+
+
+def sequence_bounds(
+    lengths: Int[np.ndarray, " sequence"], rows: Int[np.ndarray, " sequence"], neurons_per_row: int
+) -> Int[np.ndarray, " bound"]:
+    """First sequence of each shard, and the end: whole sequences, at most about 65,536 tokens and 256 MiB of neurons.
+
+    Args:
+        lengths: tokens of each sequence.
+        rows: rows of each sequence.
+        neurons_per_row: of all layers.
+    """
+    share = np.cumsum(np.maximum(lengths / TOKENS_PER_SHARD, rows * neurons_per_row * 2 / BYTES_PER_SHARD))
+    marks = np.arange(1, share[-1])
+    return np.unique(np.concatenate([[0], np.searchsorted(share, marks) + 1, [len(lengths)]]))
+
+
+def open_store(model: LoadedModel, dataset: FeatureDataset, cache: Path) -> ActivationStore:
+    """The store of this model on this dataset; created empty when it is not there."""
+    widths = {name: sum(s.width for s in model.sites.found if s.name == name) for name in (NEURONS, "resid.post")}
+    rows = np.bincount(dataset.row_sequence, minlength=dataset.n_sequences)
+    bounds = sequence_bounds(dataset.sequence_lengths(), rows, widths[NEURONS] or widths["resid.post"])
+    return ActivationStore(
+        stores_folder(cache) / address(model.fingerprint, model.tokenizer.fingerprint(), dataset.fingerprint()),
+        bounds,
+        np.searchsorted(dataset.row_sequence, bounds),
+        {"model": model.name, "rows": dataset.n_rows, "tokens": len(dataset.tokens)},
+    )
 
 
 def extract(
-    model: LoadedModel, dataset: FeatureDataset, layers: Sequence[int], cache: Path, progress: Progress = lambda _: None
-) -> ActivationStore:
-    """Activations of every row at the MLP neurons of the given layers, from the store where they are already there.
+    model: LoadedModel,
+    dataset: FeatureDataset,
+    sites: Sequence[Site],
+    *,
+    dtype: StoredType = "float16",
+    cache: Path | None = None,
+    tokens_per_batch: int | None = None,
+    progress: Progress = lambda _: None,
+    notify: Notify = lambda _: None,
+) -> dict[str, Activations]:
+    """Activations of every row at the given sites, from the store where they are already there.
 
-    A killed run continues at the first missing shard. Batches are formed within a shard, so a resumed run computes exactly
-    what an uninterrupted one does.
+    A killed run continues at the first missing shard; a damaged shard is named and computed again. Batches are formed within a
+    shard, so a resumed run computes exactly what an uninterrupted one does. Several processes may work on one cache: each
+    shard appears whole, whoever finishes it first.
 
     Args:
-        model: from `load_model`.
+        model: from `load_model` or `wrap_model`.
         dataset: rows whose sequences were tokenized for this model.
-        layers: layers wanted; later blocks are not computed.
-        cache: folder that holds all stores.
+        sites: from `find_units`; several names and layers share one forward pass.
+        dtype: type on disk. Where float16 overflows, that shard of that layer is stored as float32 and `notify` is told.
+        cache: folder that holds all stores; `$SPROBE_CACHE` or `~/.cache/sparse-probing` when null.
+        tokens_per_batch: tokens, padding included, that go through the model at once; halved when memory runs out. Null for
+            the device's default.
         progress: called with the number of tokens done since the last call.
+        notify: called with remarks.
+
+    Returns:
+        One `Activations` per name of a site.
 
     Raises:
         InputError: sequences longer than the model's context, activations that are not finite.
-        PrerequisiteError: cache not writable or disk full.
+        PrerequisiteError: cache not writable, or too little room on the disk.
+        StaleCacheError: the cache holds these activations in another version's format.
     """
-    if int(dataset.sequence_lengths().max()) > model.context:
+    cache = cache or cache_folder()
+    _check_context(model, dataset)
+    store = open_store(model, dataset, cache)
+    arrays = [store.array(site, dtype) for site in sites]
+    plan = _forecast(dataset, sites, sum(array.bytes_missing() for array in arrays), cache)
+    plan.check(cache)
+    budget = TokenBudget(model, tokens_per_batch, notify)
+    with _Writer(cache, keep=plan.bytes_needed < KEPT_IN_MEMORY) as writer:
+        for shard in range(len(store.row_bounds) - 1):
+            missing = [array for array in arrays if _must_be_computed(array, shard, notify)]
+            if missing:
+                rows = np.arange(store.row_bounds[shard], store.row_bounds[shard + 1])
+                _compute(_Shard(shard, missing, len(rows), writer, notify), model, dataset, rows, budget)
+            first, last = store.sequence_bounds[shard], store.sequence_bounds[shard + 1]
+            progress(int(dataset.sequence_starts[last] - dataset.sequence_starts[first]))
+    by_name: dict[str, dict[int, LayerArray]] = defaultdict(dict)
+    for array in arrays:
+        by_name[array.site.name][array.site.layer] = array
+    return {name: Activations(layers) for name, layers in by_name.items()}
+
+
+def _check_context(model: LoadedModel, dataset: FeatureDataset) -> None:
+    longest = int(dataset.sequence_lengths().max())
+    if model.context < NO_LIMIT and longest > model.context:
         raise InputError(
-            f"sequences of {int(dataset.sequence_lengths().max())} tokens do not fit the model's context of {model.context}: "
-            f"use --window {model.context} or less."
+            f"sequences of {longest} tokens do not fit the model's context of {model.context}: use --window {model.context} "
+            "or less."
         )
-    sites = [site for site in model.sites if site.layer in set(layers)]
-    store = open_store(model, dataset, layers, cache)
-    bounds = shard_bounds(dataset)
-    for shard in range(store.n_shards):
-        if not store.is_complete(shard):
-            rows = np.arange(store.starts[shard], store.starts[shard + 1])
-            store.write(shard, _shard(model, dataset, sites, rows))
-        progress(int(dataset.sequence_starts[bounds[shard + 1]] - dataset.sequence_starts[bounds[shard]]))
-    return store
 
 
-def _budget(model: LoadedModel) -> int:
-    return TOKENS_PER_BATCH.get(model.device.type, TOKENS_PER_BATCH["cpu"])
+def _must_be_computed(array: LayerArray, shard: int, notify: Notify) -> bool:
+    damage = array.damage(shard)
+    if damage:
+        notify(f"{damage} It is computed again.")
+    return damage is not None or not array.path(shard).exists()
 
 
-def _shard(
-    model: LoadedModel, dataset: FeatureDataset, sites: Sequence[Site], rows: Int[np.ndarray, " row"]
-) -> dict[int, Float[np.ndarray, "row unit"]]:
-    used = np.unique(dataset.row_sequence[rows])  # sequences without a row need no forward pass
-    result = {site.layer: np.empty((len(rows), site.width), dtype=np.float32) for site in sites}
-    for batch in batches_by_length(dataset.sequence_lengths()[used], _budget(model)):
-        members = np.sort(used[batch])
-        here = np.flatnonzero(np.isin(dataset.row_sequence[rows], members))
+class _Writer:
+    """Writes full buffers in the background; the memory of each serves the same site's next shard."""
+
+    def __init__(self, cache: Path, *, keep: bool) -> None:
+        self._cache = cache
+        self._keep = keep
+        self._pool = ThreadPoolExecutor(max_workers=1)
+        self._pending: dict[Site, Future[Tensor]] = {}
+
+    def memory_of(self, site: Site) -> Tensor | None:
+        """Memory of the site's last buffer, once it is on disk; null for the first."""
+        return self._pending.pop(site).result() if site in self._pending else None
+
+    def submit(self, array: LayerArray, shard: int, buffer: ShardBuffer) -> None:
+        self._pending[array.site] = self._pool.submit(self._write, array, shard, buffer)
+
+    def _write(self, array: LayerArray, shard: int, buffer: ShardBuffer) -> Tensor:
+        try:
+            array.folder.mkdir(parents=True, exist_ok=True)
+            width = array.site.width
+            write_shard(array.path(shard), buffer.tensors(), rows=buffer.rows, width=width, keep=self._keep)
+        except OSError as error:
+            raise unwritable(self._cache, error) from None
+        return buffer.release()
+
+    def __enter__(self) -> _Writer:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
+        try:
+            for future in self._pending.values():
+                if kind is None:
+                    future.result()
+        finally:
+            self._pool.shutdown()
+
+
+class _Shard:
+    """A shard while it is computed: one buffer per site, made at its first values and handed over as soon as it is full."""
+
+    def __init__(self, number: int, arrays: Sequence[LayerArray], rows: int, writer: _Writer, notify: Notify) -> None:
+        self.number, self.rows, self._writer, self._notify = number, rows, writer, notify
+        self.waiting = {array.site: array for array in arrays}
+        self._buffers: dict[Site, ShardBuffer] = {}
+        self.sites = list(self.waiting)
+
+    def put(self, site: Site, here: Int[np.ndarray, " row"], values: Float[Tensor, "row unit"]) -> None:
+        """Values of some rows; those of a batch that is repeated for lack of memory may come twice."""
+        if site not in self.waiting:
+            return
+        if site not in self._buffers:
+            memory = self._writer.memory_of(site)
+            self._buffers[site] = ShardBuffer(site, self.rows, self.waiting[site].dtype, memory)
+        buffer = self._buffers[site]
+        buffer.put(here, values)
+        if buffer.full:
+            if buffer.overflow:
+                self._notify(buffer.overflow)
+            self._writer.submit(self.waiting.pop(site), self.number, self._buffers.pop(site))
+
+
+def _compute(
+    shard: _Shard, model: LoadedModel, dataset: FeatureDataset, rows: Int[np.ndarray, " row"], budget: TokenBudget
+) -> None:
+    row_sequence = dataset.row_sequence[rows]
+    used = np.unique(row_sequence)  # sequences without a row need no forward pass
+    lengths = dataset.sequence_lengths()[used]
+
+    def step(members: Int[np.ndarray, " sequence"]) -> None:
+        here = np.flatnonzero(np.isin(row_sequence, members))
         chosen = rows[here]
-        index = np.searchsorted(members, dataset.row_sequence[chosen])
+        plan = BatchRows(
+            np.searchsorted(members, row_sequence[here]),
+            dataset.row_first[chosen],
+            dataset.row_last[chosen],
+            dataset.row_pooling[chosen],
+        )
+        forward(
+            model,
+            [sequence_tokens(dataset, s) for s in members.tolist()],
+            shard.sites,
+            lambda site, hidden: shard.put(site, here, plan.pool(hidden)),
+        )
 
-        def take(layer: int, hidden: Tensor, index=index, chosen=chosen, here=here) -> None:
-            pooled = pool(
-                hidden, index, dataset.row_first[chosen], dataset.row_last[chosen], dataset.row_pooling[chosen]
-            )
-            result[layer][here] = pooled.cpu().numpy()
-
-        forward(model, [sequence_tokens(dataset, s) for s in members.tolist()], sites, take)
-    return result
+    run_batches(used, lengths, budget, step)
+    for site in shard.sites:  # a stretch of text without rows
+        shard.put(site, np.array([], dtype=int), torch.empty((0, site.width)))
 
 
 def sequence_tokens(dataset: FeatureDataset, sequence: int) -> Int[np.ndarray, " token"]:
@@ -198,14 +318,16 @@ def sequence_tokens(dataset: FeatureDataset, sequence: int) -> Int[np.ndarray, "
 def token_activations(
     model: LoadedModel,
     dataset: FeatureDataset,
+    sites: Sequence[Site],
     wanted: dict[int, set[tuple[int, int]]],
     progress: Progress = lambda _: None,
 ) -> dict[tuple[int, int, int], Float[np.ndarray, " token"]]:
-    """Activation of chosen neurons at every token of chosen sequences.
+    """Activation of chosen units at every token of chosen sequences.
 
     Args:
         model: from `load_model`.
         dataset: owns the sequences.
+        sites: where the units live, one per layer.
         wanted: sequence -> set of (layer, unit).
         progress: called with the number of sequences done since the last call.
 
@@ -213,21 +335,19 @@ def token_activations(
         (sequence, layer, unit) -> one float32 value per token.
     """
     result: dict[tuple[int, int, int], np.ndarray] = {}
-    sequences = np.array(sorted(wanted), dtype=int)
-    if len(sequences) == 0:
-        return result
     layers = {layer for pairs in wanted.values() for layer, _ in pairs}
-    sites = [site for site in model.sites if site.layer in layers]
+    read = [site for site in sites if site.layer in layers]
     lengths = dataset.sequence_lengths()
-    for batch in batches_by_length(lengths[sequences], _budget(model)):
-        members = sequences[batch]
+    sequences = np.array(sorted(wanted), dtype=int)
 
-        def take(layer: int, hidden: Tensor, members=members) -> None:
-            for i, sequence in enumerate(members):
-                for _, unit in (pair for pair in wanted[int(sequence)] if pair[0] == layer):
-                    values = hidden[i, : lengths[sequence], unit].float().cpu().numpy()
-                    result[int(sequence), layer, unit] = values
+    def step(members: Int[np.ndarray, " sequence"]) -> None:
+        def take(site: Site, hidden: Tensor) -> None:
+            for i, sequence in enumerate(members.tolist()):
+                for _, unit in (pair for pair in wanted[sequence] if pair[0] == site.layer):
+                    result[sequence, site.layer, unit] = hidden[i, : lengths[sequence], unit].float().cpu().numpy()
 
-        forward(model, [sequence_tokens(dataset, s) for s in members.tolist()], sites, take)
+        forward(model, [sequence_tokens(dataset, s) for s in members.tolist()], read, take)
         progress(len(members))
+
+    run_batches(sequences, lengths[sequences], TokenBudget(model), step)
     return result

@@ -1,44 +1,56 @@
-"""Load a model and its tokenizer: the bundled one, a local folder, or a hub id."""
+"""Load a model and its tokenizer: the bundled one, a local folder, a hub id, or a network that is already in memory."""
 
 from __future__ import annotations
 
 import hashlib
 import json
+from collections.abc import Mapping
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from importlib import resources
 from pathlib import Path
 from typing import Any
 
 import torch
+from torch import Tensor, nn
 from transformers import AutoConfig, AutoModel, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerFast
 from transformers.utils import logging as transformers_logging
 
-from sparse_probing.activations.sites import find_neuron_sites
+from sparse_probing.activations.sites import ModelSites, find_sites
 from sparse_probing.datasets.align import TextTokenizer
-from sparse_probing.errors import InputError
-from sparse_probing.records import Site
+from sparse_probing.errors import InputError, PrerequisiteError
 
 transformers_logging.set_verbosity_error()
 transformers_logging.disable_progress_bar()
 
 DEMO_MODEL = "demo"
+NO_LIMIT = 10**9
+CONTEXT_NAMES = ("max_position_embeddings", "n_positions", "max_seq_len")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
-class LoadedModel:
-    """A model in evaluation mode with everything that extraction needs."""
+class ModelOutline:
+    """What is known of a model without its weights: enough to build rows and to forecast sizes."""
 
     name: str
-    network: PreTrainedModel
-    """Base model without language-model head: probing reads hidden units only."""
+    network: nn.Module
+    """The module tree, on the meta device."""
     tokenizer: TextTokenizer
-    sites: tuple[Site, ...]
-    """MLP neurons of each layer."""
-    fingerprint: str
-    """Hash of weights and configuration."""
+    sites: ModelSites
     context: int
-    """Longest sequence that the model takes."""
+    """Longest sequence that the model takes; `NO_LIMIT` where it states none."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class LoadedModel(ModelOutline):
+    """A model in evaluation mode with everything that extraction needs."""
+
+    network: PreTrainedModel  # pyright: ignore[reportIncompatibleVariableOverride]
+    """Base model without language-model head: probing reads hidden units only."""
+    fingerprint: str
+    """Hash of weights, precision and configuration."""
     device: torch.device
+    """Where token ids are sent."""
 
 
 def model_path(name: str) -> str:
@@ -66,68 +78,151 @@ def load_config(name: str) -> Any:
         ) from None
 
 
-def model_sites(name: str) -> tuple[Site, ...]:
-    """Neuron sites of a model, found on an empty copy: no weights are loaded."""
+def model_sites(name: str) -> ModelSites:
+    """Where the units of a model live, found on an empty copy: neither weights nor tokenizer are loaded."""
+    return find_sites(_empty_copy(load_config(name)), name)
+
+
+def outline_model(name: str) -> ModelOutline:
+    """Tokenizer, sites and context of a model; no weights are loaded.
+
+    Raises:
+        InputError: no model there, no fast tokenizer, no stack of blocks.
+    """
     config = load_config(name)
-    with torch.device("meta"):
-        network = reading_part(AutoModel.from_config(config))
-    return find_neuron_sites(network, name)
+    network = _empty_copy(config)
+    return ModelOutline(
+        name=name,
+        network=network,
+        tokenizer=_tokenizer(name, config),
+        sites=find_sites(network, name),
+        context=_context(network, config),
+    )
 
 
 def load_model(
-    name: str, *, device: str = "auto", dtype: str = "float32", random_weights_seed: int | None = None
+    name: str,
+    *,
+    device: str = "auto",
+    dtype: str = "auto",
+    device_map: str | dict[str, Any] | None = None,
+    random_weights_seed: int | None = None,
 ) -> LoadedModel:
     """Load a model for extraction.
 
     Args:
         name: `demo`, a local folder, or a hub id.
         device: `auto` takes CUDA where there is one, else the CPU.
-        dtype: `float32`, `bfloat16` or `float16`.
+        dtype: `float32`, `bfloat16`, `float16`, or `auto`: the checkpoint's own precision on an accelerator, float32 on a CPU.
+        device_map: spread the model over several devices (`auto`, `balanced`, `sequential`, or module path -> device);
+            needs the package accelerate.
         random_weights_seed: draw fresh weights from the configuration's own initialisation instead of loading them:
             the baseline for what the architecture and the tokens give without training.
 
     Raises:
-        InputError: no model there, no fast tokenizer, or neurons that cannot be found.
+        InputError: no model there, no fast tokenizer, no stack of blocks.
+        PrerequisiteError: a package is missing that the checkpoint or the device map needs.
     """
     config = load_config(name)
-    path = model_path(name)
     place = _device(device)
-    precision = getattr(torch, dtype)
+    precision: Any = (
+        "auto" if dtype == "auto" and place.type != "cpu" else getattr(torch, dtype.replace("auto", "float32"))
+    )
+    quantised = getattr(config, "quantization_config", None) is not None
+    if quantised and device_map is None:
+        device_map = {"": str(place)}  # quantised weights must be put in place while they are loaded
     try:
         if random_weights_seed is None:
-            network = reading_part(AutoModel.from_pretrained(path, dtype=precision))
+            network = AutoModel.from_pretrained(model_path(name), dtype=precision, device_map=device_map)
         else:
             with torch.random.fork_rng(devices=[]):
                 torch.manual_seed(random_weights_seed)
-                network = reading_part(AutoModel.from_config(config)).to(precision)
-        tokenizer = AutoTokenizer.from_pretrained(path)
+                network = AutoModel.from_config(config)
+            network = network.to(precision if precision != "auto" else config.dtype or torch.float32)
+    except ImportError as error:
+        raise PrerequisiteError(
+            f"model {name!r} needs a package that is not installed: {_first_line(error)}."
+        ) from None
     except (OSError, ValueError, RuntimeError) as error:
+        if "accelerate" in str(error):
+            raise PrerequisiteError(
+                "a device map and quantised weights need the package accelerate: pip install 'sparse-probing[multi-device]'."
+            ) from None
         raise InputError(f"model {name!r} cannot be loaded: {_first_line(error)}.") from None
-    if not isinstance(tokenizer, PreTrainedTokenizerFast):
-        raise InputError(
-            f"the tokenizer of {name!r} reports no character offsets: save a fast one (tokenizer.json) with the model."
-        )
-    network = network.eval().requires_grad_(requires_grad=False)
-    torch.nn.Module.to(network, place)
+    tokenizer = _tokenizer(name, config)
+    if getattr(network, "hf_device_map", None) is None:
+        network = network.to(place)
+    return _loaded(name, network, tokenizer)
+
+
+def wrap_model(network: PreTrainedModel, tokenizer: PreTrainedTokenizerFast, name: str = "model") -> LoadedModel:
+    """A network that is already in memory, for extraction; it stays where it is, in the precision that it has.
+
+    Args:
+        network: with or without language-model head (only its base is run).
+        tokenizer: its fast tokenizer.
+        name: shown in messages, tables and reports.
+    """
+    base = getattr(network, network.base_model_prefix, network)
+    return _loaded(name, base, _text_tokenizer(tokenizer, name, base.config.model_type))
+
+
+def _loaded(name: str, network: PreTrainedModel, tokenizer: TextTokenizer) -> LoadedModel:
+    network = reading_part(network).eval().requires_grad_(requires_grad=False)
+    network.config.use_cache = False  # keys and values of earlier tokens are for generation
     return LoadedModel(
         name=name,
         network=network,
-        tokenizer=TextTokenizer(backend=tokenizer.backend_tokenizer, bos_id=_bos_id(tokenizer)),
-        sites=find_neuron_sites(network, name),
-        fingerprint=_fingerprint(network, config, dtype),
-        context=int(getattr(config, "max_position_embeddings", None) or getattr(config, "n_positions", None) or 10**9),
-        device=place,
+        tokenizer=tokenizer,
+        sites=find_sites(network, name),
+        fingerprint=_fingerprint(network),
+        context=_context(network, network.config),
+        device=_entrance(network),
     )
 
 
-def _fingerprint(network: PreTrainedModel, config: Any, dtype: str) -> str:
-    """Hash of the weights themselves (about 1 GB/s), so that a changed file is always noticed."""
-    settings = {k: v for k, v in config.to_dict().items() if k not in {"transformers_version", "_name_or_path"}}
-    digest = hashlib.blake2b(json.dumps([settings, dtype], sort_keys=True, default=str).encode(), digest_size=16)
-    for key, value in sorted(network.state_dict().items()):
-        digest.update(key.encode())
-        digest.update(value.detach().contiguous().cpu().flatten().view(torch.uint8).numpy())
+def _empty_copy(config: Any) -> nn.Module:
+    with torch.device("meta"):
+        return reading_part(AutoModel.from_config(config))
+
+
+def _context(network: nn.Module, config: Any) -> int:
+    config = config.get_text_config()
+    limit = next((n for key in CONTEXT_NAMES if isinstance(n := getattr(config, key, None), int)), NO_LIMIT)
+    for path, module in network.named_modules():
+        if "position" in path and isinstance(module, nn.Embedding) and module.padding_idx is not None:
+            limit = min(limit, module.num_embeddings - module.padding_idx - 1)  # RoBERTa counts positions from there
+    return limit
+
+
+def _fingerprint(network: PreTrainedModel) -> str:
+    """Hash of the weights themselves (1.8 GB/s per core), so that a changed file is always noticed."""
+    settings = {
+        key: value
+        for key, value in network.config.to_dict().items()
+        if key not in {"transformers_version", "_name_or_path"}
+    }
+    with ThreadPoolExecutor() as pool:  # hashing releases the interpreter lock
+        tensors = sorted((key, value) for key, value in _weights(network).items() if isinstance(value, Tensor))
+        hashes = pool.map(lambda item: (item[0], str(item[1].dtype), _tensor_hash(item[1])), tensors)
+        digest = hashlib.blake2b(digest_size=16)
+        digest.update(json.dumps([settings, list(hashes)], sort_keys=True, default=str).encode())
     return digest.hexdigest()
+
+
+def _tensor_hash(tensor: Tensor) -> str:
+    data = tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy()
+    return hashlib.sha256(data.data).hexdigest()
+
+
+def _weights(network: PreTrainedModel) -> Mapping[str, Any]:
+    weights = network.state_dict()
+    if any(isinstance(value, Tensor) and value.is_meta for value in weights.values()):
+        # a device map left weights on disk or in main memory
+        from accelerate.utils.modeling import get_state_dict_offloaded_model
+
+        return get_state_dict_offloaded_model(network)
+    return weights
 
 
 def _device(name: str) -> torch.device:
@@ -140,14 +235,48 @@ def _device(name: str) -> torch.device:
         raise InputError(f"device {name!r} cannot be used here ({_first_line(error)}): try --device cpu.") from None
 
 
+def _entrance(network: PreTrainedModel) -> torch.device:
+    """Device of the token embedding; accelerate brings it there when the weights wait elsewhere."""
+    places = getattr(network, "hf_device_map", None)
+    if not places:
+        return network.device
+    first = next((place for place in places.values() if place not in ("cpu", "disk")), "cpu")
+    return torch.device("cuda", first) if isinstance(first, int) else torch.device(first)
+
+
 def reading_part(network: PreTrainedModel) -> PreTrainedModel:
     """The encoder of an encoder-decoder model, any other model as it is."""
     return network.get_encoder() if network.config.is_encoder_decoder else network
 
 
-def _bos_id(tokenizer: PreTrainedTokenizerFast) -> int | None:
-    token = tokenizer.bos_token
-    return None if token is None else tokenizer.backend_tokenizer.token_to_id(str(token))
+def _tokenizer(name: str, config: Any) -> TextTokenizer:
+    try:
+        tokenizer = AutoTokenizer.from_pretrained(model_path(name))
+    except (OSError, ValueError, RuntimeError) as error:
+        raise InputError(f"the tokenizer of {name!r} cannot be loaded: {_first_line(error)}.") from None
+    return _text_tokenizer(tokenizer, name, config.model_type)
+
+
+def _text_tokenizer(tokenizer: Any, name: str, model_type: str) -> TextTokenizer:
+    """The Rust tokenizer with the special tokens that the model expects around a text.
+
+    Raises:
+        InputError: a tokenizer written in Python, which cannot say which characters a token covers.
+    """
+    if not isinstance(tokenizer, PreTrainedTokenizerFast):
+        raise InputError(
+            f"the tokenizer of {name!r} ({type(tokenizer).__name__}) reports no character offsets: put a fast one "
+            f"(PreTrainedTokenizerFast, file tokenizer.json) for {model_type} models into the model's folder."
+        )
+    backend = tokenizer.backend_tokenizer
+    bare, dressed = (backend.encode("a", add_special_tokens=special).ids for special in (False, True))
+    in_front = tokenizer.bos_token or tokenizer.cls_token
+    closes = len(dressed) > len(bare) and dressed[-1] not in bare and dressed[-1] in tokenizer.all_special_ids
+    return TextTokenizer(
+        backend=backend,
+        bos_id=None if in_front is None else backend.token_to_id(str(in_front)),
+        closing_id=dressed[-1] if closes and dressed[-1] != dressed[0] else None,
+    )
 
 
 def _first_line(error: Exception) -> str:

@@ -11,9 +11,9 @@ from jaxtyping import Float, Int
 
 from sparse_probing.activations.extract import token_activations
 from sparse_probing.activations.models import LoadedModel
-from sparse_probing.activations.store import ActivationStore
+from sparse_probing.activations.store import Activations
 from sparse_probing.datasets.feature_dataset import FeatureDataset
-from sparse_probing.records import Split
+from sparse_probing.records import Site, Split
 
 STRONGEST, MISSES, FALSE_ALARMS = 4, 2, 2
 CONTEXT_TOKENS = 24
@@ -34,13 +34,13 @@ class NamedNeuron:
 
 
 def activation_histograms(
-    dataset: FeatureDataset, store: ActivationStore, neurons: Sequence[NamedNeuron]
+    dataset: FeatureDataset, store: Activations, neurons: Sequence[NamedNeuron]
 ) -> list[dict[str, Any]]:
     """Counts of rows per activation bin, in class and out of class, over all splits."""
     result: list[dict[str, Any]] = []
     for neuron in neurons:
         rows = dataset.rows_of(neuron.feature)
-        values = store.read(neuron.layer, rows)[:, neuron.unit]
+        values = store.column(neuron.layer, neuron.unit, rows)
         edges = np.histogram_bin_edges(values, HISTOGRAM_BINS)
         positive = dataset.positive[rows, neuron.feature]
         inside, outside = (np.histogram(values[mask], edges)[0] for mask in (positive, ~positive))
@@ -66,9 +66,7 @@ class ChosenExample:
     """Pooled activation of the row."""
 
 
-def choose_examples(
-    dataset: FeatureDataset, store: ActivationStore, neurons: Sequence[NamedNeuron]
-) -> list[ChosenExample]:
+def choose_examples(dataset: FeatureDataset, store: Activations, neurons: Sequence[NamedNeuron]) -> list[ChosenExample]:
     """Test rows where each neuron is strongest, and where it is most wrong.
 
     Strongest: the rows of largest activation (smallest, for a neuron that is silent in class), whatever their label.
@@ -77,7 +75,7 @@ def choose_examples(
     chosen: list[ChosenExample] = []
     for neuron in neurons:
         rows = dataset.rows_of(neuron.feature, Split.TEST)
-        values = store.read(neuron.layer, rows)[:, neuron.unit]
+        values = store.column(neuron.layer, neuron.unit, rows)
         for kind, picked in _pick(values * neuron.sign, dataset.positive[rows, neuron.feature]):
             chosen.extend(
                 ChosenExample(neuron=neuron, kind=kind, rank=rank, row=int(rows[i]), activation=float(values[i]))
@@ -89,6 +87,7 @@ def choose_examples(
 def show_examples(
     model: LoadedModel,
     dataset: FeatureDataset,
+    sites: Sequence[Site],
     chosen: Sequence[ChosenExample],
     progress: Callable[[int], None] = lambda _: None,
 ) -> list[dict[str, Any]]:
@@ -97,6 +96,7 @@ def show_examples(
     Args:
         model: from `load_model`.
         dataset: owns the rows.
+        sites: where the neurons live.
         chosen: from `choose_examples`.
         progress: called with the number of sequences done since the last call.
     """
@@ -104,7 +104,7 @@ def show_examples(
     for example in chosen:
         pair = example.neuron.layer, example.neuron.unit
         wanted.setdefault(int(dataset.row_sequence[example.row]), set()).add(pair)
-    traces = token_activations(model, dataset, wanted, progress)
+    traces = token_activations(model, dataset, sites, wanted, progress)
     return [
         _where(dataset, example.neuron)
         | {"kind": example.kind, "rank": example.rank, "row_activation": example.activation}

@@ -9,6 +9,7 @@ import cyclopts
 from rich.console import Console
 from rich.markup import escape
 
+from sparse_probing.cli.cache import cache
 from sparse_probing.cli.demo import demo
 from sparse_probing.cli.report import report
 from sparse_probing.cli.run import run
@@ -25,6 +26,7 @@ app.command(demo)
 app.command(run)
 app.command(sites)
 app.command(report)
+app.command(cache)
 
 OUR_FAULT_NOT = {errno.ENOSPC, errno.EACCES, errno.EPERM, errno.EROFS, errno.EDQUOT}
 

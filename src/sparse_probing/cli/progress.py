@@ -8,6 +8,7 @@ from contextlib import contextmanager
 import polars as pl
 from rich.box import SIMPLE_HEAD
 from rich.console import Console
+from rich.markup import escape
 from rich.progress import (
     BarColumn,
     Progress,
@@ -53,6 +54,10 @@ class Bars:
         with Progress(*columns, console=self.console) as progress:
             task: TaskID = progress.add_task(name, total=total, unit=unit)
             yield lambda count: progress.advance(task, count)
+
+    def note(self, text: str) -> None:
+        """A remark above the bars; see `experiment.Reporter`."""
+        self.console.print(f"[yellow]note:[/] {escape(text)}", highlight=False, soft_wrap=True)
 
 
 SHORT_BASELINES = {

@@ -15,15 +15,40 @@ DEFAULTS = RunConfig()
 FLAT = Parameter(name="*", consume_multiple=True, negative_iterable=())
 
 
-def run(*, config: Path | None = None, options: Annotated[RunConfig, FLAT] = DEFAULTS) -> None:
+def run(*, config: Path | None = None, dry_run: bool = False, options: Annotated[RunConfig, FLAT] = DEFAULTS) -> None:
     """Probe a model for the features of your own labelled text, and write a report.
 
     Args:
         config: TOML file with the same options; options on the command line win.
+        dry_run: Only say what the activations would need: tokens, disk space, and what is free. No weights are loaded.
         options: What to probe, with which data, and how.
     """
     given = {name: getattr(options, name) for name in options.model_fields_set}
-    execute(make_config((read_config(config) if config else {}) | given))
+    made = make_config((read_config(config) if config else {}) | given)
+    if dry_run:
+        show_forecast(made)
+    else:
+        execute(made)
+
+
+def show_forecast(config: RunConfig) -> None:
+    """What the activations of a run need, and whether there is room for them."""
+    from rich.console import Console
+
+    from sparse_probing.activations.extract import gigabytes
+    from sparse_probing.activations.store import cache_folder
+    from sparse_probing.experiment import dry_run
+
+    plan = dry_run(config)
+    console = Console(soft_wrap=True, highlight=False)
+    passes = "2 models (the second untrained)" if config.random_model else "1 model"
+    console.print(f"model      {config.model}, site {config.site}, {passes}", markup=False)
+    console.print(f"rows       {plan.rows:,} from {plan.tokens:,} tokens per model")
+    console.print(
+        f"on disk    {gigabytes(plan.bytes_needed)} as {config.store_dtype}, less what is in the cache already"
+    )
+    console.print(f"free       {gigabytes(plan.bytes_free)} in {cache_folder()}", markup=False)
+    plan.check(cache_folder())
 
 
 def execute(config: RunConfig) -> None:

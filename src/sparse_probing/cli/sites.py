@@ -2,21 +2,53 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 
 def sites(model: str, /) -> None:
-    """Show where the neurons of a model live. Reads the configuration only, no weights.
+    """Show where the units of a model live. Reads the configuration only, no weights.
 
     Args:
         model: `demo`, a local folder, or a hub id.
     """
+    from rich.box import SIMPLE_HEAD
     from rich.console import Console
     from rich.table import Table
 
     from sparse_probing.activations.models import model_sites
+    from sparse_probing.activations.sites import SITES
 
-    table = Table()
-    for name in ("site", "layer", "width", "module"):
-        table.add_column(name, justify="right" if name in ("layer", "width") else "left")
-    for site in model_sites(model):
-        table.add_row(site.name, str(site.layer), f"{site.width:,}", site.module_path)
-    Console().print(table)
+    known = model_sites(model)
+    table = Table(box=SIMPLE_HEAD, pad_edge=False)
+    for name in ("site", "layers", "width", "module", "side"):
+        table.add_column(name, justify="right" if name == "width" else "left", no_wrap=True)
+    for name in SITES:
+        found = [site for site in known.found if site.name == name]
+        if found:
+            first = found[0]
+            path = first.module_path.replace(f"{known.stack}.{first.layer}", f"{known.stack}.*", 1)
+            heads = f" ({first.heads} heads x {first.width // first.heads})" if first.heads else ""
+            widths = {site.width for site in found}
+            width = f"{first.width:,}" if len(widths) == 1 else f"{min(widths):,}-{max(widths):,}"
+            table.add_row(name, ranges([site.layer for site in found]), width + heads, path, first.side)
+    console = Console()
+    if not console.is_terminal:
+        console = Console(width=132)
+    console.print(table)
+    for reason in dict.fromkeys(known.absent.values()):
+        absent = ", ".join(name for name, why in known.absent.items() if why == reason)
+        console.print(f"not here: {absent}. {reason}", markup=False, highlight=False)
+    for name in SITES:
+        if name not in known.absent:
+            console.print(f"{name:12} {SITES[name]}", markup=False, highlight=False)
+
+
+def ranges(numbers: Sequence[int]) -> str:
+    """`0-5`, or `0-2, 4` where some are missing."""
+    parts: list[list[int]] = []
+    for number in sorted(numbers):
+        if parts and number == parts[-1][-1] + 1:
+            parts[-1].append(number)
+        else:
+            parts.append([number])
+    return ", ".join(str(part[0]) if len(part) == 1 else f"{part[0]}-{part[-1]}" for part in parts)

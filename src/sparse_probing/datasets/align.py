@@ -15,16 +15,27 @@ from sparse_probing.datasets.labelled_text import Span
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TextTokenizer:
-    """A fast tokenizer and the one special token that is put in front of a sequence."""
+    """A fast tokenizer and the special tokens that the model expects around a sequence."""
 
     backend: Tokenizer
     """The Rust tokenizer: it reports the characters that each token covers."""
     bos_id: int | None
-    """Put in front of every sequence; null for models without one."""
+    """Put in front of every sequence (BOS, or an encoder's [CLS]); null for models without one."""
+    closing_id: int | None = None
+    """Put behind every sequence (an encoder's [SEP]); null for causal models."""
+
+    @property
+    def n_front(self) -> int:
+        """Special tokens in front of a text."""
+        return int(self.bos_id is not None)
+
+    def room(self, window: int) -> int:
+        """Tokens of text that fit into a window beside the special tokens."""
+        return window - self.n_front - int(self.closing_id is not None)
 
     def fingerprint(self) -> str:
         """The tokenizer as text: two tokenizers are the same when this is the same."""
-        return f"{self.bos_id}:{self.backend.to_str()}"
+        return f"{self.bos_id}:{self.closing_id}:{self.backend.to_str()}"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 import numpy as np
 from jaxtyping import Bool, Int
@@ -25,6 +25,8 @@ class SamplingRules:
     """Document level: how the tokens of the window become one vector. Token level rows are single tokens."""
     window: int = 256
     """Tokens per sequence, the BOS token included."""
+    long_texts: Literal["window", "error"] = "window"
+    """Texts longer than a window: cut into windows, or refused."""
     windows_per_document: int = 1
     """Document level: how many windows a long document may give (they share its split)."""
     skip_first: int = 10
@@ -121,7 +123,7 @@ class FeatureDataset:
 
 
 @dataclass(slots=True)
-class _Sequences:
+class Sequences:
     """Sequences while they are being cut."""
 
     ids: list[np.ndarray]
@@ -129,14 +131,27 @@ class _Sequences:
     ends: list[np.ndarray]
     document: list[int]
 
-    def add(self, document: int, text: TokenizedText, first: int, last: int, bos_id: int | None) -> int:
-        special = np.array([] if bos_id is None else [bos_id], dtype=np.int32)
-        nowhere = np.full(len(special), -1, dtype=np.int32)
-        self.ids.append(np.concatenate([special, text.ids[first:last]]))
-        self.starts.append(np.concatenate([nowhere, text.starts[first:last]]))
-        self.ends.append(np.concatenate([nowhere, text.ends[first:last]]))
+    def add(self, document: int, text: TokenizedText, first: int, last: int, tokenizer: TextTokenizer) -> int:
+        """Tokens `[first, last)` of a text with the special tokens around them; returns the sequence's number."""
+        front, behind = (
+            np.array([] if special is None else [special], dtype=np.int32)
+            for special in (tokenizer.bos_id, tokenizer.closing_id)
+        )
+        self.ids.append(np.concatenate([front, text.ids[first:last], behind]))
+        for arrays, offsets in ((self.starts, text.starts), (self.ends, text.ends)):
+            arrays.append(np.concatenate([np.full_like(front, -1), offsets[first:last], np.full_like(behind, -1)]))
         self.document.append(document)
         return len(self.document) - 1
+
+    def arrays(self) -> dict[str, np.ndarray]:
+        """The fields of a `FeatureDataset` that describe sequences."""
+        return {
+            "tokens": np.concatenate(self.ids),
+            "char_starts": np.concatenate(self.starts),
+            "char_ends": np.concatenate(self.ends),
+            "sequence_starts": np.concatenate([[0], np.cumsum([len(ids) for ids in self.ids])]),
+            "sequence_document": np.array(self.document),
+        }
 
 
 def build_feature_dataset(
@@ -160,9 +175,11 @@ def build_feature_dataset(
             "separate train, validation and test splits."
         )
     tokenized = tokenize(tokenizer, [document.text for document in labelled.documents])
-    sequences = _Sequences([], [], [], [])
+    if rules.long_texts == "error":
+        _refuse_long_texts(labelled, tokenized, tokenizer.room(rules.window))
+    sequences = Sequences([], [], [], [])
     cut = _document_rows if labelled.level == "document" else _token_rows
-    rows = cut(labelled, tokenized, tokenizer.bos_id, sequences, rules, rng)
+    rows = cut(labelled, tokenized, tokenizer, sequences, rules, rng)
     if len(rows.sequence) == 0:
         raise InputError(
             f"{labelled.category}: no labelled token lies behind the first {rules.skip_first} tokens of a text, which are skipped: "
@@ -175,11 +192,7 @@ def build_feature_dataset(
         categories=(labelled.category,) * len(labelled.features),
         document_ids=tuple(d.id for d in labelled.documents),
         texts=tuple(d.text for d in labelled.documents),
-        tokens=np.concatenate(sequences.ids),
-        char_starts=np.concatenate(sequences.starts),
-        char_ends=np.concatenate(sequences.ends),
-        sequence_starts=np.concatenate([[0], np.cumsum([len(ids) for ids in sequences.ids])]),
-        sequence_document=document,
+        **sequences.arrays(),
         row_sequence=rows.sequence,
         row_first=rows.first,
         row_last=rows.last,
@@ -202,6 +215,17 @@ def build_feature_dataset(
     return dataset
 
 
+def _refuse_long_texts(labelled: LabelledText, tokenized: Sequence[TokenizedText], room: int) -> None:
+    too_long = [i for i, text in enumerate(tokenized) if len(text.ids) > room]
+    if too_long:
+        longest = max(len(text.ids) for text in tokenized)
+        raise InputError(
+            f"{len(too_long)} text(s) of {labelled.category} do not fit into a window of {room} tokens, first "
+            f"{labelled.documents[too_long[0]].id!r} (the longest has {longest} tokens): use a larger --window, or "
+            "--long-texts window to cut them."
+        )
+
+
 class _Rows(NamedTuple):
     """Rows while they are being made; see `FeatureDataset` for the meaning of each array."""
 
@@ -215,14 +239,13 @@ class _Rows(NamedTuple):
 def _document_rows(
     labelled: LabelledText,
     tokenized: Sequence[TokenizedText],
-    bos_id: int | None,
-    sequences: _Sequences,
+    tokenizer: TextTokenizer,
+    sequences: Sequences,
     rules: SamplingRules,
     rng: np.random.Generator,
 ) -> _Rows:
     """One row per window: the pooled tokens after the skipped ones."""
-    special = int(bos_id is not None)
-    room = rules.window - special
+    special, room = tokenizer.n_front, tokenizer.room(rules.window)
     sequence, last, labels = [], [], []
     for number, (document, text) in enumerate(zip(labelled.documents, tokenized, strict=True)):
         possible = max(1, len(text.ids) // room)
@@ -231,7 +254,7 @@ def _document_rows(
             begin = offset + int(piece) * room
             end = min(begin + room, len(text.ids))
             if end - begin + special > rules.skip_first:
-                sequence.append(sequences.add(number, text, begin, end, bos_id))
+                sequence.append(sequences.add(number, text, begin, end, tokenizer))
                 last.append(end - begin + special)
                 labels.append(document.labels)
     return _Rows(
@@ -246,14 +269,13 @@ def _document_rows(
 def _token_rows(
     labelled: LabelledText,
     tokenized: Sequence[TokenizedText],
-    bos_id: int | None,
-    sequences: _Sequences,
+    tokenizer: TextTokenizer,
+    sequences: Sequences,
     rules: SamplingRules,
     rng: np.random.Generator,
 ) -> _Rows:
     """Single tokens, sampled from one shared random order so that features reuse each other's rows."""
-    special = int(bos_id is not None)
-    room = rules.window - special
+    special, room = tokenizer.n_front, tokenizer.room(rules.window)
     sequence, position, positive, known = [], [], [], []
     for number, (document, text) in enumerate(zip(labelled.documents, tokenized, strict=True)):
         if labelled.token_patterns:
@@ -267,7 +289,7 @@ def _token_rows(
             end = min(begin + room, len(text.ids))
             positions = np.arange(special, special + end - begin)
             late = positions >= rules.skip_first
-            index = sequences.add(number, text, begin, end, bos_id)
+            index = sequences.add(number, text, begin, end, tokenizer)
             sequence.append(np.full(late.sum(), index))
             position.append(positions[late])
             positive.append(label[begin:end][late])

@@ -8,11 +8,11 @@ from typing import Any
 
 import numpy as np
 
-from sparse_probing.activations.store import ActivationStore
+from sparse_probing.activations.store import Activations
 from sparse_probing.datasets.feature_dataset import FeatureDataset
 from sparse_probing.metrics.intervals import bootstrap_intervals
 from sparse_probing.metrics.scores import Scored, metrics_at
-from sparse_probing.records import Split, neuron_name, task_rng
+from sparse_probing.records import Split, task_rng, unit_name
 from sparse_probing.results.verdict import Evidence, verdict
 from sparse_probing.sweep.choose import CONTROLS, choose
 from sparse_probing.sweep.plan import Method
@@ -31,7 +31,7 @@ class RunTables:
 def evaluate(
     dataset: FeatureDataset,
     probes: list[dict[str, Any]],
-    stores: dict[bool, ActivationStore],
+    stores: dict[bool, Activations],
     seed: int,
     progress: Callable[[int], None] = lambda _: None,
 ) -> RunTables:
@@ -59,8 +59,9 @@ def evaluate(
 class _TestRows:
     """Test rows of one category at one layer, kept while its features are read."""
 
-    def __init__(self, dataset: FeatureDataset, stores: dict[bool, ActivationStore]) -> None:
+    def __init__(self, dataset: FeatureDataset, stores: dict[bool, Activations]) -> None:
         self.dataset, self.stores = dataset, stores
+        self.site = stores[False].site
         self.kept: dict[tuple[str, bool, int], tuple[np.ndarray, np.ndarray]] = {}
 
     def scored(self, feature: int, probe: dict[str, Any]) -> Scored:
@@ -122,7 +123,7 @@ def _evaluate_feature(
     ):
         results[name] = measured(scored, threshold)
         tables.baselines.append(where | {"baseline": name} | results[name])
-    tables.findings.append(where | _headline(dataset, f, roles, results))
+    tables.findings.append(where | _headline(dataset, f, blocks.site, roles, results))
 
 
 def _majority(dataset: FeatureDataset, f: int) -> tuple[Scored, float]:
@@ -132,7 +133,7 @@ def _majority(dataset: FeatureDataset, f: int) -> tuple[Scored, float]:
 
 
 def _headline(
-    dataset: FeatureDataset, f: int, roles: dict[str, dict[str, Any]], results: dict[str, dict[str, float]]
+    dataset: FeatureDataset, f: int, site: str, roles: dict[str, dict[str, Any]], results: dict[str, dict[str, float]]
 ) -> dict[str, Any]:
     single, enough = roles["single"], roles.get("enough")
     controls = {
@@ -154,7 +155,7 @@ def _headline(
     )
     unit, (positives, negatives) = single["columns"][0], dataset.counts(f)[Split.TEST]
     return {
-        "neuron": neuron_name(single["layer"], unit),
+        "neuron": unit_name(site, single["layer"], unit),
         "layer": single["layer"],
         "unit": unit,
         "fires": "more in class" if single["coefficients"][0] > 0 else "less in class",

@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 from joblib import Parallel, delayed, parallel_config
 
-from sparse_probing.activations.store import ActivationStore
+from sparse_probing.activations.store import Activations
 from sparse_probing.datasets.feature_dataset import FeatureDataset
 from sparse_probing.files import write_json
 from sparse_probing.records import SPLITS, Split
@@ -23,7 +23,7 @@ from sparse_probing.sweep.run_task import TaskData, TaskResult, run_task
 def run_tasks(
     tasks: Sequence[Task],
     dataset: FeatureDataset,
-    stores: dict[bool, ActivationStore],
+    stores: dict[bool, Activations],
     folder: Path,
     *,
     ks: tuple[int, ...],
@@ -79,7 +79,7 @@ def _run(task: Task, data: TaskData, ks: tuple[int, ...], seed: int) -> tuple[Ta
     return task, run_task(task, data, ks, seed)
 
 
-def task_data(task: Task, dataset: FeatureDataset, store: ActivationStore) -> TaskData:
+def task_data(task: Task, dataset: FeatureDataset, store: Activations) -> TaskData:
     """Train and validation rows of a task; test rows stay on disk."""
     features = np.array(task.features)
     seen = dataset.row_split != SPLITS.index(Split.TEST)

@@ -10,7 +10,7 @@ import polars as pl
 
 from sparse_probing.charts.specs import activation_histogram, f1_against_k, layer_heatmap
 from sparse_probing.errors import InputError
-from sparse_probing.records import neuron_name
+from sparse_probing.records import NEURONS, unit_name
 
 TABLES = ("findings", "probes", "baselines", "examples", "histograms")
 
@@ -50,13 +50,15 @@ def run_view(folder: Path) -> dict[str, Any]:
     manifest, tables = read_run(folder)
     findings = tables["findings"]
     categories = findings["category"].unique(maintain_order=True).to_list()
+    site = manifest["model"]["site"]
     return {
         "manifest": manifest,
+        "units": "MLP neurons" if site == NEURONS else f"units at {site}",
         "categories": [
             {
                 "name": category,
                 "audit": manifest["audits"][category],
-                "heatmap": layer_heatmap(_heatmap_cells(tables["probes"], category)),
+                "heatmap": layer_heatmap(_heatmap_cells(tables["probes"], category, site)),
                 "features": [_feature_view(row, tables) for row in findings.filter(category=category).to_dicts()],
             }
             for category in categories
@@ -64,7 +66,7 @@ def run_view(folder: Path) -> dict[str, Any]:
     }
 
 
-def _heatmap_cells(probes: pl.DataFrame, category: str) -> pl.DataFrame:
+def _heatmap_cells(probes: pl.DataFrame, category: str, site: str) -> pl.DataFrame:
     """Best single neuron of each layer, scored on validation."""
     singles = probes.filter(category=category, split="validation", k=1).filter(
         pl.col("method").is_in(["single_neuron", "shrinking_elastic_net", "mean_difference"])
@@ -72,7 +74,7 @@ def _heatmap_cells(probes: pl.DataFrame, category: str) -> pl.DataFrame:
     best = singles.sort("f1", "average_precision", descending=True, maintain_order=True).unique(
         ["feature", "layer"], keep="first", maintain_order=True
     )
-    names = [neuron_name(layer, columns[0]) for layer, columns in best.select("layer", "columns").iter_rows()]
+    names = [unit_name(site, layer, columns[0]) for layer, columns in best.select("layer", "columns").iter_rows()]
     return (
         best.with_columns(neuron=pl.Series(names, dtype=pl.String))
         .select("feature", "layer", "f1", "neuron")

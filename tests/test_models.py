@@ -1,0 +1,258 @@
+"""Loading: local folders, precisions, device maps, encoders, quantised maps; and what goes wrong."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from tokenizers import Tokenizer, models, pre_tokenizers, processors
+from transformers import (
+    BertConfig,
+    BertModel,
+    CTRLTokenizer,
+    LlamaForCausalLM,
+    PreTrainedTokenizerFast,
+    RobertaConfig,
+    RobertaModel,
+)
+
+from sparse_probing.activations.batches import forward
+from sparse_probing.activations.extract import extract, find_units
+from sparse_probing.activations.models import LoadedModel, load_model, model_sites, wrap_model
+from sparse_probing.activations.sites import find_sites, linear_shape
+from sparse_probing.datasets.unlabelled import every_token
+from sparse_probing.errors import InputError, PrerequisiteError
+from sparse_probing.records import Site
+
+from .conftest import SENTENCES
+
+
+def neurons(model: LoadedModel, layer: int = 2, ids: tuple[int, ...] = (5, 9, 30, 17)) -> np.ndarray:
+    found: list[torch.Tensor] = []
+    forward(
+        model, [np.array(ids)], find_units(model, "mlp.neurons", [layer]), lambda _s, v: found.append(v.float().cpu())
+    )
+    return found[0].numpy()
+
+
+def test_untrained_twin_is_seeded_and_differs_from_the_model(tiny, model_folders):
+    folder = str(model_folders["gpt_neox"])
+    first, again, other = (load_model(folder, device="cpu", random_weights_seed=seed) for seed in (0, 0, 1))
+    assert first.fingerprint == again.fingerprint
+    assert len({first.fingerprint, other.fingerprint, tiny.fingerprint}) == 3
+
+
+def test_precision(model_folders):
+    folder = str(model_folders["llama"])
+    exact = neurons(load_model(folder, device="cpu"))  # auto: float32 on a CPU
+    for dtype, tolerance in (("float32", 0.0), ("bfloat16", 0.1), ("float16", 0.02)):
+        model = load_model(folder, device="cpu", dtype=dtype)
+        assert model.network.dtype == getattr(torch, dtype)
+        assert np.abs(neurons(model) - exact).max() <= tolerance * np.abs(exact).max()
+
+
+def test_a_model_in_memory(model_folders, tokenizer):
+    network = LlamaForCausalLM.from_pretrained(model_folders["llama"], dtype=torch.float32)
+    model = wrap_model(network, tokenizer, "mine")
+    loaded = load_model(str(model_folders["llama"]), device="cpu")
+    assert model.network is network.model and model.name == "mine"
+    np.testing.assert_array_equal(neurons(model), neurons(loaded))
+    assert model.fingerprint == loaded.fingerprint
+
+
+def test_a_device_map_leaves_the_numbers_as_they_are(model_folders, tmp_path):
+    folder = str(model_folders["gpt_neox"])
+    plain = load_model(folder, device="cpu")
+    mapped = load_model(folder, device="cpu", device_map={"": "cpu"})
+    assert mapped.fingerprint == plain.fingerprint
+    np.testing.assert_array_equal(neurons(mapped), neurons(plain))
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_weights_that_a_device_map_left_on_disk_are_read_and_hashed(model_folders, tmp_path, tokenizer):
+    from accelerate import cpu_offload
+
+    folder = str(model_folders["gpt_neox"])
+    plain = load_model(folder, device="cpu")
+    network = load_model(folder, device="cpu").network
+    cpu_offload(network, execution_device=torch.device("cpu"))
+    assert all(parameter.is_meta for parameter in network.parameters())
+    network.hf_device_map = {"": "cpu"}  # pyright: ignore[reportArgumentType]
+    mapped = wrap_model(network, tokenizer)
+    assert mapped.fingerprint == plain.fingerprint and mapped.device.type == "cpu"
+    np.testing.assert_array_equal(neurons(mapped), neurons(plain))
+
+
+def test_a_device_map_without_accelerate_is_a_sentence(model_folders, monkeypatch):
+    def needs_accelerate(*_arguments: Any, **_named: Any) -> None:
+        raise ValueError("Using a `device_map` requires `accelerate`. Install it with pip install accelerate")
+
+    monkeypatch.setattr("sparse_probing.activations.models.AutoModel.from_pretrained", needs_accelerate)
+    with pytest.raises(
+        PrerequisiteError, match=r"need the package accelerate: pip install 'sparse-probing\[multi-device\]'"
+    ):
+        load_model(str(model_folders["llama"]), device_map="auto")
+
+
+def test_a_missing_package_of_a_quantised_checkpoint_is_a_sentence(model_folders, tmp_path):
+    shutil.copytree(model_folders["llama"], tmp_path / "m")
+    settings = json.loads((tmp_path / "m" / "config.json").read_text())
+    settings["quantization_config"] = {"quant_method": "bitsandbytes", "load_in_8bit": True}
+    (tmp_path / "m" / "config.json").write_text(json.dumps(settings))
+    with pytest.raises(PrerequisiteError, match=r"needs a package that is not installed: .*bitsandbytes"):
+        load_model(str(tmp_path / "m"), device="cpu")
+
+
+class Int8Linear(torch.nn.Module):
+    """A quantised linear map as libraries write them: not an `nn.Linear`, but with its two sizes."""
+
+    def __init__(self, linear: torch.nn.Linear) -> None:
+        super().__init__()
+        self.in_features, self.out_features = linear.in_features, linear.out_features
+        self.scale = linear.weight.detach().abs().amax(dim=1, keepdim=True) / 127
+        self.register_buffer("weight", (linear.weight.detach() / self.scale).round().to(torch.int8))
+        self.bias = linear.bias
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        assert isinstance(self.weight, torch.Tensor)
+        return torch.nn.functional.linear(x, self.weight * self.scale, self.bias)
+
+
+def test_quantised_linear_maps_are_found_by_their_sizes(model_folders, tokenizer, tiny):
+    network = load_model(str(model_folders["gpt_neox"]), device="cpu").network
+    for block in network.layers:  # pyright: ignore[reportGeneralTypeIssues]
+        for owner, name in ((block.mlp, "dense_4h_to_h"), (block.mlp, "dense_h_to_4h"), (block.attention, "dense")):
+            setattr(owner, name, Int8Linear(getattr(owner, name)))
+    model = wrap_model(network, tokenizer)
+    assert linear_shape(network.get_submodule("layers.0.mlp.dense_4h_to_h")) == (48, 16)
+    assert model.sites.found == tiny.sites.found
+    exact, found = neurons(tiny), neurons(model)
+    assert 0 < np.abs(found - exact).max() < 0.1 * np.abs(exact).max()
+
+
+# encoders
+
+
+def word_pieces() -> PreTrainedTokenizerFast:
+    words = [
+        "[PAD]",
+        "[UNK]",
+        "[CLS]",
+        "[SEP]",
+        *dict.fromkeys(w for s in SENTENCES for w in s.replace(".", " ").split()),
+    ]
+    backend = Tokenizer(models.WordPiece({word: i for i, word in enumerate(words)}, unk_token="[UNK]"))
+    backend.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
+    backend.post_processor = processors.TemplateProcessing(
+        single="[CLS] $A [SEP]", special_tokens=[("[CLS]", 2), ("[SEP]", 3)]
+    )
+    return PreTrainedTokenizerFast(
+        tokenizer_object=backend, cls_token="[CLS]", sep_token="[SEP]", pad_token="[PAD]", unk_token="[UNK]"
+    )
+
+
+def test_encoders_read_texts_between_cls_and_sep(tmp_path):
+    torch.manual_seed(0)
+    tokenizer = word_pieces()
+    sizes: dict[str, Any] = {
+        "hidden_size": 16,
+        "num_hidden_layers": 2,
+        "num_attention_heads": 2,
+        "intermediate_size": 48,
+    }
+    BertModel(BertConfig(vocab_size=200, max_position_embeddings=32, **sizes)).save_pretrained(tmp_path)
+    tokenizer.save_pretrained(tmp_path)
+    model = load_model(str(tmp_path), device="cpu")
+    rows = every_token(SENTENCES[:3], model.tokenizer, window=32)
+    expected = [tokenizer(text).input_ids for text in SENTENCES[:3]]
+    for sequence in range(3):
+        begin, end = rows.sequence_starts[sequence : sequence + 2]
+        assert rows.tokens[begin:end].tolist() == expected[sequence]
+        assert rows.char_starts[begin] == rows.char_starts[end - 1] == -1
+    assert rows.n_rows == sum(len(ids) - 2 for ids in expected)
+    store = extract(model, rows, find_units(model, "resid.post"), cache=tmp_path / "cache", dtype="float32")[
+        "resid.post"
+    ]
+    with torch.no_grad():
+        hidden = model.network(torch.tensor([expected[0]]), output_hidden_states=True).hidden_states
+    np.testing.assert_allclose(store.read(1)[: len(expected[0]) - 2], hidden[2][0, 1:-1], atol=1e-5)
+
+
+def test_robertas_context_counts_from_its_padding_token(tokenizer):
+    config = RobertaConfig(
+        vocab_size=400, hidden_size=16, num_hidden_layers=1, num_attention_heads=2, intermediate_size=40,
+        max_position_embeddings=20, pad_token_id=1,
+    )  # fmt: skip
+    model = wrap_model(RobertaModel(config), tokenizer)
+    assert model.context == 18
+    assert neurons(model, 0, tuple(range(3, 21))).shape == (1, 18, 40)
+
+
+# what goes wrong
+
+
+def test_folder_that_is_no_model(tmp_path):
+    with pytest.raises(InputError, match="is no model"):
+        load_model(str(tmp_path))
+    with pytest.raises(InputError, match="neither a local model folder nor a hub model"):
+        load_model(str(tmp_path / "nothing-here"))
+
+
+def test_a_tokenizer_without_offsets_says_which_one_to_use(model_folders, tmp_path):
+    shutil.copytree(model_folders["llama"], tmp_path / "m")
+    for name in ("tokenizer.json", "tokenizer_config.json"):
+        (tmp_path / "m" / name).unlink()
+    (tmp_path / "vocab.json").write_text(json.dumps({"<unk>": 0, "a</w>": 1}))
+    (tmp_path / "merges.txt").write_text("#version: 0.2\n")
+    slow = CTRLTokenizer(str(tmp_path / "vocab.json"), str(tmp_path / "merges.txt"))
+    slow.save_pretrained(tmp_path / "m")
+    with pytest.raises(
+        InputError,
+        match=r"\(CTRLTokenizer\) reports no character offsets: put a fast one \(.*tokenizer.json\) for llama models",
+    ):
+        load_model(str(tmp_path / "m"), device="cpu")
+
+
+def test_model_without_neurons_still_has_its_other_sites(model_folders, tmp_path):
+    settings = json.loads((model_folders["gpt_neox"] / "config.json").read_text())
+    settings["intermediate_size"] = 8  # narrower than the residual stream: no down projection to be recognised
+    (tmp_path / "config.json").write_text(json.dumps(settings))
+    sites = model_sites(str(tmp_path))
+    assert {site.name for site in sites.found} == {"attn.heads", "attn.out", "resid.pre", "resid.post"}
+    with pytest.raises(InputError, match=r"MLP of .* cannot be found: block 0 .* from 8 units down to 16, it has 1"):
+        sites.named("mlp.neurons")
+
+
+def test_a_model_without_blocks(tokenizer):
+    class Flat(torch.nn.Module):
+        config = BertConfig()
+
+    with pytest.raises(
+        InputError, match=r"units of 'flat' cannot be found: it has no stack of equal blocks \(architecture Flat\)"
+    ):
+        find_sites(Flat(), "flat")
+
+
+def test_declared_width_wins_over_a_wider_attention(model_folders, tmp_path):
+    settings = json.loads((model_folders["llama"] / "config.json").read_text())
+    settings |= {"head_dim": 64, "intermediate_size": 56}  # attention output is now 128 wide, wider than the MLP
+    (tmp_path / "config.json").write_text(json.dumps(settings))
+    found = model_sites(str(tmp_path)).named("mlp.neurons")
+    assert [site.module_path for site in found] == [f"layers.{i}.mlp.down_proj" for i in range(3)]
+
+
+def test_cuda_where_there_is_none(model_folders):
+    if torch.cuda.is_available():
+        pytest.skip("this machine has CUDA")
+    with pytest.raises(InputError, match=r"device 'cuda' cannot be used here .*: try --device cpu"):
+        load_model(str(model_folders["llama"]), device="cuda")
+
+
+def test_site_is_plain_data():
+    site = Site(name="mlp.out", layer=1, width=4, module_path=str(Path("a")), side="output")
+    assert hash(site) == hash(Site(name="mlp.out", layer=1, width=4, module_path="a", side="output"))
