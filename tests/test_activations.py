@@ -17,7 +17,8 @@ from transformers import AutoModel
 
 from sparse_probing.activations import extract
 from sparse_probing.activations.batches import TokenBudget, batches_by_length, forward, run_batches
-from sparse_probing.activations.extract import find_units, forecast, sequence_bounds, sequence_tokens, token_activations
+from sparse_probing.activations.extract import find_units, sequence_bounds, sequence_tokens, token_activations
+from sparse_probing.activations.forecast import forecast
 from sparse_probing.activations.models import LoadedModel, load_model
 from sparse_probing.activations.pooling import BatchRows
 from sparse_probing.activations.shards import STORED_TYPES, StoredType
@@ -443,7 +444,7 @@ def test_forecast_is_what_the_files_take(tiny, tmp_path):
 def test_too_little_disk_is_noticed_before_the_first_forward_pass(tiny, tmp_path, monkeypatch):
     dataset = dataset_for(tiny)
     monkeypatch.setattr(extract, "forward", lambda *_: pytest.fail("computed"))
-    monkeypatch.setattr(extract, "_free_bytes", lambda _: 20_000_000)
+    monkeypatch.setattr("sparse_probing.activations.forecast.free_bytes", lambda _: 20_000_000)
     with pytest.raises(PrerequisiteError, match=r"the activations need \d+ kB, 20 MB are free in .* fewer --layers"):
         neurons_of(tiny, dataset, [0, 1], tmp_path)
 

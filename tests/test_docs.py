@@ -10,6 +10,11 @@ from typing import get_args
 import polars as pl
 import pytest
 
+from sparse_probing.activations.batches import TOKENS_PER_BATCH
+from sparse_probing.activations.extract import BYTES_PER_SHARD, TOKENS_PER_SHARD
+from sparse_probing.activations.shards import STORED_TYPES
+from sparse_probing.activations.site_names import HOOK_NAMES
+from sparse_probing.activations.sites import SITES
 from sparse_probing.config import RunConfig
 from sparse_probing.datasets.sources import SOURCES
 from sparse_probing.datasets.sources.demo_corpus import documents_of
@@ -36,6 +41,21 @@ def test_readme_example_runs_in_at_most_ten_lines(tmp_path, monkeypatch):
     exec(compile(code, "README.md", "exec"), {})
     findings = pl.read_parquet(tmp_path / "runs/reviews/findings.parquet")
     assert findings["f1"][0] > 0.95
+
+
+def test_activations_example_runs_and_the_page_names_everything(capsys):
+    page = (ROOT / "docs/activations.md").read_text(encoding="utf-8")
+    (code,) = re.findall(r"```python\n(.*?)```", page, re.S)
+    scope: dict[str, object] = {}
+    exec(compile(code, "activations.md", "exec"), scope)
+    assert re.match(r"\(\d+, 1024\)\n\[", capsys.readouterr().out)
+    for name in (*SITES, *HOOK_NAMES):
+        if name not in ("hook_in", "hook_out", "attn.hook_out", "mlp.hook_out"):  # TransformerLens 3 renamed these
+            assert f"`{name}`" in page, name
+    for name in STORED_TYPES:
+        assert f"`{name}`" in page
+    assert f"{TOKENS_PER_SHARD:,} tokens" in page and f"{BYTES_PER_SHARD // 2**20} MiB" in page
+    assert all(f"{tokens:,}" in page for tokens in TOKENS_PER_BATCH.values())
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)

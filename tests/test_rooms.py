@@ -57,8 +57,8 @@ def test_help_does_not_import_torch():
     assert subprocess.run([sys.executable, "-c", program], check=False).returncode == 0
 
 
-def test_workers_do_not_import_torch():
-    program = "import sys, sparse_probing.sweep.local_runner; sys.exit('torch' in sys.modules)"
+def test_neither_workers_nor_the_cache_import_torch():
+    program = "import sys, sparse_probing.sweep.local_runner, sparse_probing.activations.cache; sys.exit('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", program], check=False).returncode == 0
 
 

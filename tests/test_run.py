@@ -344,7 +344,7 @@ def test_a_dry_run_prints_size_and_room_and_writes_nothing(model_folders, review
     assert re.search(r"on disk +\d+ kB as float16", shown) and re.search(r"free +[\d.,]+ GB in", shown)
     assert "2 models (the second untrained)" in shown
     assert not (tmp_path / "o").exists()
-    monkeypatch.setattr("sparse_probing.activations.extract._free_bytes", lambda _: 1_000)
+    monkeypatch.setattr("sparse_probing.activations.forecast.free_bytes", lambda _: 1_000)
     with pytest.raises(SystemExit) as stop:
         main(arguments(model_folders, reviews, tmp_path / "o", "--dry-run"))
     assert stop.value.code == 2

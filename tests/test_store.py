@@ -15,7 +15,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from safetensors import safe_open
 
-from sparse_probing.activations.cache import choose_stale, list_stores, remove, remove_leftovers
+from sparse_probing.activations.cache import choose_to_prune, list_stores, remove, remove_leftovers
 from sparse_probing.activations.extract import extract, find_units
 from sparse_probing.activations.models import load_model
 from sparse_probing.activations.shard_buffer import ShardBuffer
@@ -217,6 +217,9 @@ def test_another_versions_store_is_stale(tmp_path):
         StaleCacheError, match=r"another version \(format 1, this one writes 2\): .*sprobe cache prune --stale"
     ):
         ActivationStore(folder, *arguments)
+    (folder / "manifest.json").write_text(json.dumps(manifest | {"row_bounds": [0, 4]}))
+    with pytest.raises(StaleCacheError, match="does not fit its data: remove it with `sprobe cache prune abc`"):
+        ActivationStore(folder, *arguments)
     (folder / "manifest.json").write_text("{")
     with pytest.raises(StaleCacheError, match="another version"):
         ActivationStore(folder, *arguments)
@@ -298,7 +301,7 @@ def test_list_and_prune(tmp_path):
     known = sorted((stores[n] for n in ("aa", "ab", "b")), key=lambda s: -s.last_used)
 
     def chosen(**rules: object) -> list[str]:
-        return [store.address for store in choose_stale([*known, stores["old"]], now=now, **rules)]  # pyright: ignore
+        return [store.address for store in choose_to_prune([*known, stores["old"]], now=now, **rules)]  # pyright: ignore
 
     assert chosen() == []
     assert chosen(addresses=["b"]) == ["b"]

@@ -14,7 +14,8 @@ from typing import Any, Protocol, runtime_checkable
 
 import polars as pl
 
-from sparse_probing.activations.extract import Forecast, extract, find_units, forecast
+from sparse_probing.activations.extract import extract, find_units
+from sparse_probing.activations.forecast import Forecast, forecast
 from sparse_probing.activations.models import LoadedModel, ModelOutline, load_model, outline_model
 from sparse_probing.activations.store import Activations
 from sparse_probing.analyses.examples import NamedNeuron, activation_histograms, choose_examples, show_examples

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
+from dataclasses import replace
 
 import numpy as np
 import torch
@@ -129,8 +130,6 @@ def forward(model: LoadedModel, sequences: Sequence[np.ndarray], sites: Sequence
 
 def measured(model: LoadedModel, sites: Iterable[Site]) -> tuple[Site, ...]:
     """Sites with their widths, which for modules named by path only a forward pass of two tokens tells."""
-    from dataclasses import replace
-
     sites = tuple(sites)
     if all(site.width for site in sites):
         return sites

@@ -46,7 +46,7 @@ def list_stores(cache: Path) -> list[CachedStore]:
     return sorted(stores, key=lambda store: (-store.last_used, store.address))
 
 
-def choose_stale(
+def choose_to_prune(
     stores: Sequence[CachedStore],
     *,
     addresses: Sequence[str] = (),

@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import shutil
 from collections import defaultdict
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -15,10 +13,11 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from sparse_probing.activations.batches import TokenBudget, forward, measured, run_batches
+from sparse_probing.activations.forecast import forecast
 from sparse_probing.activations.models import NO_LIMIT, LoadedModel, ModelOutline
 from sparse_probing.activations.pooling import BatchRows
 from sparse_probing.activations.shard_buffer import ShardBuffer
-from sparse_probing.activations.shards import StoredType, shard_bytes, write_shard
+from sparse_probing.activations.shards import StoredType, write_shard
 from sparse_probing.activations.site_names import choose_sites, parse_site
 from sparse_probing.activations.store import (
     Activations,
@@ -30,7 +29,7 @@ from sparse_probing.activations.store import (
     unwritable,
 )
 from sparse_probing.datasets.feature_dataset import FeatureDataset
-from sparse_probing.errors import InputError, PrerequisiteError
+from sparse_probing.errors import InputError
 from sparse_probing.records import NEURONS, Site
 
 TOKENS_PER_SHARD = 65_536
@@ -38,8 +37,6 @@ BYTES_PER_SHARD = 256 * 2**20
 """All MLP neurons of a shard in float16. One shard is in memory at a time: it is written while the next one is filled."""
 KEPT_IN_MEMORY = 2**30
 """Bytes from which on an extraction leaves the page cache as it goes."""
-ROOM_TO_SPARE = 64 * 2**20
-"""Bytes that must stay free on the disk."""
 
 Progress = Callable[[int], None]
 """Told how many tokens were just finished."""
@@ -60,64 +57,6 @@ def find_units(model: ModelOutline, site: str = NEURONS, layers: Sequence[int] |
     """
     sites = choose_sites(parse_site(site, model.sites, model.network), layers, model.sites)
     return measured(model, sites) if isinstance(model, LoadedModel) else sites
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Forecast:
-    """What an extraction will need, known before the first forward pass."""
-
-    tokens: int
-    """Tokens that go through the model."""
-    rows: int
-    values_per_row: int
-    """Units of all sites and layers."""
-    bytes_needed: int
-    """On disk, beside what is there already."""
-    bytes_free: int
-
-    def check(self, cache: Path) -> None:
-        """Refuse what will not fit.
-
-        Raises:
-            PrerequisiteError: too little room on the disk.
-        """
-        if self.bytes_needed + ROOM_TO_SPARE > self.bytes_free:
-            raise PrerequisiteError(
-                f"the activations need {gigabytes(self.bytes_needed)}, {gigabytes(self.bytes_free)} are free in {str(cache)!r}: "
-                "take fewer --layers or --max-rows, --store-dtype int8, or set SPROBE_CACHE to a larger disk (`sprobe cache ls` "
-                "shows what is in the cache)."
-            )
-
-
-def gigabytes(size: int) -> str:
-    """`1.23 GB`, `45 MB`."""
-    return (
-        f"{size / 1e9:,.2f} GB" if size >= 1e9 else f"{size / 1e6:,.0f} MB" if size >= 1e6 else f"{size / 1e3:,.0f} kB"
-    )
-
-
-def forecast(
-    dataset: FeatureDataset, sites: Sequence[Site], dtype: StoredType = "float16", cache: Path | None = None
-) -> Forecast:
-    """Size of an extraction of which nothing is stored yet, and the room for it."""
-    sizes = (shard_bytes(dataset.n_rows, site.width, dtype) for site in sites)
-    return _forecast(dataset, sites, sum(sizes), cache or cache_folder())
-
-
-def _forecast(dataset: FeatureDataset, sites: Sequence[Site], needed: int, cache: Path) -> Forecast:
-    return Forecast(
-        tokens=int(dataset.sequence_lengths()[np.unique(dataset.row_sequence)].sum()),
-        rows=dataset.n_rows,
-        values_per_row=sum(site.width for site in sites),
-        bytes_needed=needed,
-        bytes_free=_free_bytes(cache),
-    )
-
-
-def _free_bytes(folder: Path) -> int:
-    while not folder.exists():
-        folder = folder.parent
-    return shutil.disk_usage(folder).free
 
 
 def sequence_bounds(
@@ -188,7 +127,7 @@ def extract(
     _check_context(model, dataset)
     store = open_store(model, dataset, cache)
     arrays = [store.array(site, dtype) for site in sites]
-    plan = _forecast(dataset, sites, sum(array.bytes_missing() for array in arrays), cache)
+    plan = forecast(dataset, sites, dtype, cache, bytes_needed=sum(array.bytes_missing() for array in arrays))
     plan.check(cache)
     budget = TokenBudget(model, tokens_per_batch, notify)
     with _Writer(cache, keep=plan.bytes_needed < KEPT_IN_MEMORY) as writer:

@@ -43,7 +43,7 @@ class ShardBuffer:
         shape = (n_slabs(site.width), rows, UNITS_PER_SLAB)
         size = int(np.prod(shape))
         if memory is None or memory.dtype is not BUFFERED[dtype] or len(memory) < size:
-            memory = torch.empty(size, dtype=BUFFERED[dtype])
+            memory = torch.empty(size + size // 16, dtype=BUFFERED[dtype])  # the next shard may be a little larger
         self._memory = memory
         self.values = memory[:size].view(shape)
         if site.width % UNITS_PER_SLAB:

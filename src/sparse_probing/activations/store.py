@@ -239,8 +239,11 @@ class ActivationStore:
                 f"{str(folder)!r} was written by another version (format {manifest and manifest.get('format')}, this one writes "
                 f"{FORMAT}): remove it with `sprobe cache prune --stale`."
             )
-        self.sequence_bounds = tuple(manifest["sequence_bounds"])
-        self.row_bounds = tuple(manifest["row_bounds"])
+        self.sequence_bounds, self.row_bounds = (tuple(manifest.get(name, ())) for name in bounds)
+        if (self.sequence_bounds[-1:], self.row_bounds[-1:]) != ((sequence_bounds[-1],), (row_bounds[-1],)):
+            raise StaleCacheError(
+                f"{str(path)!r} does not fit its data: remove it with `sprobe cache prune {folder.name[:8]}`."
+            )
 
     def array(self, site: Site, dtype: StoredType) -> LayerArray:
         """Where a site is stored, whether or not it is there already."""

@@ -23,7 +23,7 @@ def ls() -> None:
     from rich.text import Text
 
     from sparse_probing.activations.cache import list_stores
-    from sparse_probing.activations.extract import gigabytes
+    from sparse_probing.activations.forecast import gigabytes
     from sparse_probing.activations.store import cache_folder
 
     stores = list_stores(cache_folder())
@@ -55,16 +55,14 @@ def ls() -> None:
 @cache.command
 def size() -> None:
     """Print where the cache lies, how large it is and how much room its disk has."""
-    import shutil
-
     from sparse_probing.activations.cache import list_stores
-    from sparse_probing.activations.extract import gigabytes
+    from sparse_probing.activations.forecast import free_bytes, gigabytes
     from sparse_probing.activations.store import cache_folder
 
     folder = cache_folder()
     total = sum(store.bytes for store in list_stores(folder))
-    free = f", {gigabytes(shutil.disk_usage(folder).free)} free on its disk" if folder.exists() else ""
-    Console(soft_wrap=True).print(f"{gigabytes(total)} in {folder}{free}", highlight=False)
+    free = gigabytes(free_bytes(folder))
+    Console(soft_wrap=True).print(f"{gigabytes(total)} in {folder}, {free} free on its disk", highlight=False)
 
 
 @cache.command
@@ -86,13 +84,13 @@ def prune(
         all: Remove everything.
         dry_run: Only say what would be removed.
     """
-    from sparse_probing.activations.cache import choose_stale, list_stores, remove, remove_leftovers
-    from sparse_probing.activations.extract import gigabytes
+    from sparse_probing.activations.cache import choose_to_prune, list_stores, remove, remove_leftovers
+    from sparse_probing.activations.forecast import gigabytes
     from sparse_probing.activations.store import cache_folder
 
     if not (names or stale or all or older_than is not None or keep is not None):
         raise InputError("nothing named: give names of stores, --older-than DAYS, --keep SIZE, --stale or --all.")
-    chosen = choose_stale(
+    chosen = choose_to_prune(
         list_stores(cache_folder()),
         addresses=names,
         older_than_days=older_than,

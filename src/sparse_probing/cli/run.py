@@ -35,7 +35,7 @@ def show_forecast(config: RunConfig) -> None:
     """What the activations of a run need, and whether there is room for them."""
     from rich.console import Console
 
-    from sparse_probing.activations.extract import gigabytes
+    from sparse_probing.activations.forecast import gigabytes
     from sparse_probing.activations.store import cache_folder
     from sparse_probing.experiment import dry_run
 

@@ -1,0 +1,87 @@
+"""How much an extraction will need, and whether there is room for it. No torch: a dry run and `sprobe cache` are quick."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from sparse_probing.activations.shards import StoredType, shard_bytes
+from sparse_probing.activations.store import cache_folder
+from sparse_probing.datasets.feature_dataset import FeatureDataset
+from sparse_probing.errors import PrerequisiteError
+from sparse_probing.records import Site
+
+ROOM_TO_SPARE = 64 * 2**20
+"""Bytes that must stay free on the disk."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Forecast:
+    """What an extraction will need, known before the first forward pass."""
+
+    tokens: int
+    """Tokens that go through the model."""
+    rows: int
+    values_per_row: int
+    """Units of all sites and layers."""
+    bytes_needed: int
+    """On disk, beside what is there already."""
+    bytes_free: int
+
+    def check(self, cache: Path) -> None:
+        """Refuse what will not fit.
+
+        Raises:
+            PrerequisiteError: too little room on the disk.
+        """
+        if self.bytes_needed + ROOM_TO_SPARE > self.bytes_free:
+            raise PrerequisiteError(
+                f"the activations need {gigabytes(self.bytes_needed)}, {gigabytes(self.bytes_free)} are free in {str(cache)!r}: "
+                "take fewer --layers or --max-rows, --store-dtype int8, or set SPROBE_CACHE to a larger disk (`sprobe cache ls` "
+                "shows what is in the cache)."
+            )
+
+
+def gigabytes(size: int) -> str:
+    """`1.23 GB`, `45 MB`."""
+    return (
+        f"{size / 1e9:,.2f} GB" if size >= 1e9 else f"{size / 1e6:,.0f} MB" if size >= 1e6 else f"{size / 1e3:,.0f} kB"
+    )
+
+
+def forecast(
+    dataset: FeatureDataset,
+    sites: Sequence[Site],
+    dtype: StoredType = "float16",
+    cache: Path | None = None,
+    bytes_needed: int | None = None,
+) -> Forecast:
+    """Size of an extraction, and the room for it.
+
+    Args:
+        dataset: the rows.
+        sites: what is read.
+        dtype: type on disk.
+        cache: folder that holds all stores; `$SPROBE_CACHE` or `~/.cache/sparse-probing` when null.
+        bytes_needed: what is still missing; null when nothing is stored yet.
+    """
+    if bytes_needed is None:
+        bytes_needed = sum(shard_bytes(dataset.n_rows, site.width, dtype) for site in sites)
+    return Forecast(
+        tokens=int(dataset.sequence_lengths()[np.unique(dataset.row_sequence)].sum()),
+        rows=dataset.n_rows,
+        values_per_row=sum(site.width for site in sites),
+        bytes_needed=bytes_needed,
+        bytes_free=free_bytes(cache or cache_folder()),
+    )
+
+
+def free_bytes(folder: Path) -> int:
+    """Free bytes on the disk where a folder lies or will lie."""
+    while not folder.exists():
+        folder = folder.parent
+    return shutil.disk_usage(folder).free
