@@ -21,6 +21,7 @@ from sparse_probing.activations.extract import find_units, sequence_bounds, sequ
 from sparse_probing.activations.forecast import forecast
 from sparse_probing.activations.models import LoadedModel, load_model
 from sparse_probing.activations.pooling import BatchRows
+from sparse_probing.activations.shard_buffer import ShardBuffer
 from sparse_probing.activations.shards import STORED_TYPES, StoredType
 from sparse_probing.activations.store import Activations
 from sparse_probing.datasets.feature_dataset import FeatureDataset, SamplingRules, build_feature_dataset
@@ -359,6 +360,25 @@ def test_out_of_memory_halves_the_budget_and_goes_on(tiny, tmp_path, monkeypatch
     assert notes[0].startswith("out of memory with ") and len(notes) <= 5
     budget = int(notes[-1].split()[-1].rstrip(".").replace(",", ""))
     assert 25 <= budget <= 100
+
+
+def test_memory_that_runs_out_while_values_are_stored_loses_none_of_them(tiny, tmp_path, monkeypatch):
+    """The first copy of each batch fails half way: what counts as stored must be what was copied."""
+    dataset = dataset_for(tiny)
+    expected = neurons_of(tiny, dataset, [0, 1], tmp_path / "a", dtype="float32")
+    real, failed = ShardBuffer._copy, set()
+
+    def copy(self: ShardBuffer, where: Any, values: torch.Tensor) -> None:
+        if len(values) > 3 and self.site not in failed:
+            failed.add(self.site)
+            raise torch.OutOfMemoryError("CUDA out of memory")
+        real(self, where, values)
+
+    monkeypatch.setattr(ShardBuffer, "_copy", copy)
+    found = neurons_of(tiny, dataset, [0, 1], tmp_path / "b", dtype="float32", tokens_per_batch=10_000)
+    assert len(failed) == 2
+    for layer in (0, 1):
+        np.testing.assert_allclose(found.read(layer), expected.read(layer), atol=2e-5)
 
 
 def test_a_sequence_that_never_fits_is_a_sentence(tiny, tmp_path, monkeypatch):

@@ -40,7 +40,7 @@ def reading(network: nn.Module, sites: Sequence[Site], take: Take) -> Iterator[N
             return module.register_forward_hook(lambda _module, _inputs, outputs: arrived(site, outputs))
 
         def before(_module: nn.Module, arguments: tuple[Any, ...], named: dict[str, Any]) -> None:
-            arrived(site, arguments or named)
+            arrived(site, arguments or named.get("hidden_states", named))
 
         return module.register_forward_pre_hook(before, with_kwargs=True)
 

@@ -21,8 +21,6 @@ BUFFERED: dict[StoredType, torch.dtype] = {
 }
 FLOAT16_LARGEST = float(torch.finfo(torch.float16).max)
 INT8_STEPS = 254
-
-
 ROWS_PER_RUN = 8
 """From this many consecutive rows on, copying run by run is faster than scattering row by row."""
 
@@ -69,7 +67,6 @@ class ShardBuffer:
         """
         if len(rows) == 0:
             return
-        self._missing[rows] = False
         low, high = (float(v) for v in torch.aminmax(values))
         if not (np.isfinite(low) and np.isfinite(high)):
             raise InputError(self._not_finite(values))
@@ -83,6 +80,7 @@ class ShardBuffer:
                 self._copy(slice(int(rows[begin]), int(rows[end - 1]) + 1), values[begin:end])
         else:
             self._copy(torch.from_numpy(rows), values.to(self.values.dtype))
+        self._missing[rows] = False  # not before: memory may run out on the way, and the batch is then repeated
 
     def _copy(self, where: slice | Int[Tensor, " _"], values: Float[Tensor, "_ unit"]) -> None:
         """Into the slabs, converting on the way."""
@@ -106,7 +104,7 @@ class ShardBuffer:
                 return [("activations", "F32", self.values.numpy())]
 
     def _quantised(self) -> list[tuple[str, str, np.ndarray]]:
-        """256 levels between each unit's extremes; a unit that never changes is all offset, hence exact."""
+        """255 levels between each unit's extremes; a unit that never changes is all offset, hence exact."""
         if self.rows == 0:
             low = high = torch.zeros((self.values.shape[0], UNITS_PER_SLAB))
         else:

@@ -182,7 +182,8 @@ class _Search:
 
 def is_mixture_of_experts(config: Any, block: nn.Module) -> bool:
     """Whether the configuration counts experts, or the block has a module that is called one."""
-    settings = config.to_dict() | config.to_dict().get("ffn_config", {})
+    settings = config.to_dict()
+    settings |= settings.get("ffn_config") or {}
     counts = [value for key, value in settings.items() if "experts" in key and type(value) is int]
     return any(count > 1 for count in counts) or any(
         "expert" in type(module).__name__.lower() for module in block.modules()
