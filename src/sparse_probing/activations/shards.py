@@ -89,8 +89,8 @@ def write_shard(
         keep: leave the data in the page cache, for the reader who comes next. Otherwise it is flushed to the disk and dropped, so
             that a store larger than memory pushes nothing else out of it.
 
-    Own code in place of `safetensors.save_file`, which copies every tensor once more before it writes: the format is a
-    length, a JSON header and the bytes.
+    Own code in place of the safetensors library, whose NumPy side knows no bfloat16 and whose files cannot be flushed and dropped
+    from the page cache by the handle that wrote them. The format is a length, a JSON header and the bytes.
     """
     header: dict[str, Any] = {}
     offset = 0
