@@ -193,7 +193,7 @@ def test_reading_what_is_not_there_is_a_sentence(tmp_path):
 
 
 def test_reading_a_column_does_not_load_the_rest(tmp_path):
-    """A million rows would be 128 MB; one neuron is 1/64 of a slab in the result, and the process grows by little more."""
+    """Whoever copied the shard, or one slab of it, would allocate far more than the column: 5 MB, or 2.5 MB."""
     import tracemalloc
 
     values = np.zeros((20_000, 128), dtype=np.float32)

@@ -26,8 +26,6 @@ class Forecast:
     tokens: int
     """Tokens that go through the model."""
     rows: int
-    values_per_row: int
-    """Units of all sites and layers."""
     bytes_needed: int
     """On disk, beside what is there already."""
     bytes_free: int
@@ -74,7 +72,6 @@ def forecast(
     return Forecast(
         tokens=int(dataset.sequence_lengths()[np.unique(dataset.row_sequence)].sum()),
         rows=dataset.n_rows,
-        values_per_row=sum(site.width for site in sites),
         bytes_needed=bytes_needed,
         bytes_free=free_bytes(cache or cache_folder()),
     )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import logging
 from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -22,6 +23,7 @@ from sparse_probing.errors import InputError, PrerequisiteError
 
 transformers_logging.set_verbosity_error()
 transformers_logging.disable_progress_bar()
+logging.getLogger("huggingface_hub").setLevel(logging.ERROR)  # a hub that cannot be reached is one sentence of ours
 
 DEMO_MODEL = "demo"
 NO_LIMIT = 10**9

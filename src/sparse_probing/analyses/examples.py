@@ -69,7 +69,7 @@ class ChosenExample:
 def choose_examples(dataset: FeatureDataset, store: Activations, neurons: Sequence[NamedNeuron]) -> list[ChosenExample]:
     """Test rows where each neuron is strongest, and where it is most wrong.
 
-    Strongest: the rows of largest activation (smallest, for a neuron that is silent in class), whatever their label.
+    Strongest: the rows of largest activation (smallest, for a neuron that is lower in class), whatever their label.
     Misses: rows of the class with the weakest activation. False alarms: other rows with the strongest.
     """
     chosen: list[ChosenExample] = []
