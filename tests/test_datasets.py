@@ -204,7 +204,8 @@ def test_split_keeps_class_shares_over_single_row_groups(seed, groups):
 
 
 def text_of(n: int, first: int = 0) -> str:
-    return " ".join(f"w{(first + i) % 190}" for i in range(n))
+    """Words of a random order: texts of different `first` share none of their shingles."""
+    return " ".join(f"w{word}" for word in np.random.default_rng(first).integers(0, 190, n))
 
 
 def test_document_rows_by_hand(words: TextTokenizer):

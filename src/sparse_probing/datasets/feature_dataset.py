@@ -11,7 +11,7 @@ import numpy as np
 from jaxtyping import Bool, Int
 
 from sparse_probing.datasets.align import TextTokenizer, TokenizedText, label_by_pattern, label_tokens, tokenize
-from sparse_probing.datasets.audit import Audit, check_split, remove_duplicates, split_groups
+from sparse_probing.datasets.audit import Audit, check_split, prescribes_splits, remove_duplicates, split_groups
 from sparse_probing.datasets.labelled_text import LabelledText
 from sparse_probing.errors import InputError
 from sparse_probing.records import POOLINGS, SPLITS, Pooling, Split
@@ -170,9 +170,10 @@ def build_feature_dataset(
     """
     labelled, audit = remove_duplicates(labelled)
     if audit.groups < 3:
+        merged = f" Near duplicates ({audit.near_duplicates} documents) share a group." if audit.near_duplicates else ""
         raise InputError(
             f"{labelled.category} has {audit.groups} distinct document(s) or group(s): at least 3 are needed for "
-            "separate train, validation and test splits."
+            f"separate train, validation and test splits.{merged}"
         )
     tokenized = tokenize(tokenizer, [document.text for document in labelled.documents])
     if rules.long_texts == "error":
@@ -206,7 +207,7 @@ def build_feature_dataset(
         audits={labelled.category: replace(audit, unused=len(labelled.documents) - len(np.unique(row_document)))},
     )
     given = [labelled.documents[d].split for d in row_document]
-    if all(split is not None for split in given):
+    if prescribes_splits(labelled.documents):
         split = np.array([SPLITS.index(s) for s in given if s is not None])
     else:
         split = _split_by_group(dataset, rules, rng)
