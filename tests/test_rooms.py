@@ -10,8 +10,8 @@ from pathlib import Path
 
 SOURCE = Path(__file__).parent.parent / "src" / "sparse_probing"
 ROOMS = [
-    "errors", "records", "files", "datasets", "activations", "ranking", "probes", "selection", "metrics", "results", "sweep",
-    "analyses", "charts", "views", "report", "config", "experiment", "cli",
+    "errors", "records", "files", "compiled", "datasets", "activations", "ranking", "probes", "selection", "metrics",
+    "estimators", "results", "sweep", "analyses", "charts", "views", "report", "config", "experiment", "cli",
 ]  # fmt: skip
 HEAVY = {"torch": {"activations"}, "transformers": {"activations"}, "altair": {"charts"}}
 
