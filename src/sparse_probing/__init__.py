@@ -12,10 +12,20 @@ if TYPE_CHECKING:
     from sparse_probing.config import RunConfig as RunConfig
     from sparse_probing.datasets.labelled_text import document_level_text as document_level_text
     from sparse_probing.datasets.unlabelled import every_token as every_token
+    from sparse_probing.estimators.neuron_ranking import NeuronRanking as NeuronRanking
+    from sparse_probing.estimators.path import SparseProbePath as SparseProbePath
+    from sparse_probing.estimators.probe import SparseProbe as SparseProbe
+    from sparse_probing.estimators.probe import SparseProbeRegressor as SparseProbeRegressor
+    from sparse_probing.estimators.stability import selection_stability as selection_stability
     from sparse_probing.experiment import RunResult as RunResult
     from sparse_probing.experiment import run as run
 
 _HOMES = {
+    "selection_stability": "sparse_probing.estimators.stability",
+    "SparseProbe": "sparse_probing.estimators.probe",
+    "SparseProbeRegressor": "sparse_probing.estimators.probe",
+    "SparseProbePath": "sparse_probing.estimators.path",
+    "NeuronRanking": "sparse_probing.estimators.neuron_ranking",
     "extract": "sparse_probing.activations.extract",
     "find_units": "sparse_probing.activations.extract",
     "load_model": "sparse_probing.activations.models",
@@ -27,14 +37,19 @@ _HOMES = {
     "run": "sparse_probing.experiment",
 }
 __all__ = [
+    "NeuronRanking",
     "RunConfig",
     "RunResult",
+    "SparseProbe",
+    "SparseProbePath",
+    "SparseProbeRegressor",
     "document_level_text",
     "every_token",
     "extract",
     "find_units",
     "load_model",
     "run",
+    "selection_stability",
     "wrap_model",
 ]
 
