@@ -13,6 +13,7 @@ from sparse_probing.cli.cache import cache
 from sparse_probing.cli.demo import demo
 from sparse_probing.cli.report import report
 from sparse_probing.cli.run import run
+from sparse_probing.cli.simulate import simulate
 from sparse_probing.cli.sites import sites
 from sparse_probing.errors import SparseProbingError
 
@@ -24,6 +25,7 @@ app = cyclopts.App(
 )
 app.command(demo)
 app.command(run)
+app.command(simulate)
 app.command(sites)
 app.command(report)
 app.command(cache)
