@@ -102,7 +102,7 @@ def test_the_page_runs(capsys):
     (code,) = re.findall(r"```python\n(.*?)```", PAGE.read_text(encoding="utf-8"), re.S)
     scope: dict[str, Any] = {}
     exec(compile(code, "estimators.md", "exec"), scope)
-    assert capsys.readouterr().out.count("[17 42]") == 2
+    assert capsys.readouterr().out.count("[17 42]") == 3
     assert scope["path"].k_ == 2
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -12,14 +13,17 @@ from sparse_probing.metrics.scores import Scored, metrics_at
 from sparse_probing.probes.logistic import fit_logistic
 from sparse_probing.results.tables import FINDINGS, table
 from sparse_probing.results.verdict import Evidence, verdict
+from sparse_probing.sweep.across_layers import Comparison, compare_layers
 from sparse_probing.sweep.choose import choose
-from sparse_probing.sweep.plan import Method, Task, plan_tasks
-from sparse_probing.sweep.run_task import TaskData, run_task
+from sparse_probing.sweep.controls import control_labels, shuffled_labels
+from sparse_probing.sweep.plan import SELECTED, Method, Plan, Task, plan_tasks
+from sparse_probing.sweep.run_task import TaskData, TaskResult, run_task
 
-KS = (1, 2, 3, 8)
+PLAN = Plan(ks=(1, 2, 3, 8), methods=(Method.GREEDY_SWAP, Method.SHRINKING), permutations=100, seed=0)
+KS = PLAN.ks
 
 
-def planted(seed: int = 0, rows: int = 300, units: int = 40) -> TaskData:
+def planted(seed: int = 0, rows: int = 300, units: int = 40, *, tokens: bool = False) -> TaskData:
     """Feature `one` lives in unit 11 (lower in class), `three` needs units 5, 6 and 7 together, `none` is noise."""
     rng = np.random.default_rng(seed)
     x = rng.normal(size=(rows, units)).astype(np.float32)
@@ -31,6 +35,8 @@ def planted(seed: int = 0, rows: int = 300, units: int = 40) -> TaskData:
         train=np.arange(rows) % 3 > 0,
         positive=labels,
         eligible=np.ones_like(labels),
+        groups=np.arange(rows) // 2,
+        tokens=rng.integers(0, 20, rows) if tokens else np.full(rows, -1),
         feature_names=("one", "three", "none"),
     )
 
@@ -43,7 +49,7 @@ TASK = Task(layer=2, category="c", features=(0, 1, 2))
 
 
 def test_planted_units_are_found():
-    result = run_task(TASK, planted(), KS, seed=0)
+    result = run_task(TASK, planted(), PLAN)
     (single,) = probes_of(result, "one", Method.SINGLE)
     assert single["columns"] == [11]
     assert single["coefficients"][0] < 0
@@ -57,7 +63,7 @@ def test_planted_units_are_found():
 
 
 def test_controls_find_nothing_where_the_probe_finds_everything():
-    result = run_task(TASK, planted(), KS, seed=0)
+    result = run_task(TASK, planted(), PLAN)
     (shuffled,) = probes_of(result, "one", Method.SHUFFLED)
     data = planted(seed=1)
     score = data.x[:, shuffled["columns"]] @ np.array(shuffled["coefficients"]) + shuffled["intercept"]
@@ -67,7 +73,7 @@ def test_controls_find_nothing_where_the_probe_finds_everything():
 
 def test_stored_coefficients_are_in_raw_units():
     data = planted()
-    result = run_task(TASK, data, KS, seed=0)
+    result = run_task(TASK, data, PLAN)
     probe = next(p for p in probes_of(result, "three", Method.SHRINKING) if p["k"] == 3)
     score = data.x[:, probe["columns"]].astype(float) @ np.array(probe["coefficients"]) + probe["intercept"]
     held = ~data.train
@@ -79,7 +85,7 @@ def test_stored_coefficients_are_in_raw_units():
 
 
 def test_results_depend_on_the_seed_only_through_the_controls():
-    first, again, other = (run_task(TASK, planted(), KS, seed=s) for s in (0, 0, 1))
+    first, again, other = (run_task(TASK, planted(), replace(PLAN, seed=s)) for s in (0, 0, 1))
     assert first == again
     assert probes_of(first, "one", Method.SHRINKING) == probes_of(other, "one", Method.SHRINKING)
     assert probes_of(first, "one", Method.RANDOM) != probes_of(other, "one", Method.RANDOM)
@@ -88,17 +94,18 @@ def test_results_depend_on_the_seed_only_through_the_controls():
 def test_a_feature_alone_gives_the_same_probes_as_among_others():
     data = planted()
     alone = TaskData(
-        x=data.x, train=data.train, positive=data.positive[:, :1], eligible=data.eligible[:, :1], feature_names=("one",)
-    )
-    together = [p for p in run_task(TASK, data, KS, seed=0).probes if p["feature"] == "one"]
-    for a, b in zip(run_task(TASK, alone, KS, seed=0).probes, together, strict=True):
+        x=data.x, train=data.train, positive=data.positive[:, :1], eligible=data.eligible[:, :1], groups=data.groups,
+        tokens=data.tokens, feature_names=("one",),
+    )  # fmt: skip
+    together = [p for p in run_task(TASK, data, PLAN).probes if p["feature"] == "one"]
+    for a, b in zip(run_task(TASK, alone, PLAN).probes, together, strict=True):
         assert a["columns"] == b["columns"]
         assert a["validation_f1"] == b["validation_f1"]
 
 
 def test_the_untrained_twin_runs_the_single_neuron_search_only():
     task = Task(layer=0, category="c", features=(0, 1, 2), random_model=True)
-    assert {p["method"] for p in run_task(task, planted(), KS, seed=0).probes} == {Method.RANDOM_MODEL}
+    assert {p["method"] for p in run_task(task, planted(), PLAN).probes} == {Method.RANDOM_MODEL}
 
 
 def test_plan_has_one_task_per_layer_category_and_model():
@@ -156,13 +163,16 @@ EVIDENCE = {
     ("change", "short", "part"),
     [
         ({}, "dedicated neuron", "one neuron: F1 0.95"),
-        ({"text_f1": 0.97}, "dedicated neuron", "token n-grams alone: 0.97"),
+        ({"text_f1": 0.97}, "dedicated neuron", "the text alone: 0.97"),
         ({"single_low": 0.1}, "few neurons (1)", "one neuron: F1 0.95"),
         ({"single_f1": 0.5, "k_enough": 4}, "few neurons (4)", "4 neurons"),
         ({"single_f1": 0.5, "k_enough": 64}, "distributed (64)", "64 neurons are needed"),
         ({"single_f1": 0.5, "k_enough": None, "k_enough_f1": None}, "distributed", "no number of neurons"),
         ({"single_f1": 0.5, "k_enough": 2, "k_enough_f1": 0.5}, "unclear", "enough before test"),
         ({"single_f1": 0.5, "dense_f1": 0.55}, "not found", "only F1 0.55"),
+        ({"single_f1": 0.8, "k_enough": 4, "text_f1": 0.97}, "readable from the text alone", "the text alone: F1 0.97"),
+        ({"q": 0.2}, "few neurons (1)", "no single neuron is more than chance (q 0.20)"),
+        ({"q": 0.01}, "dedicated neuron", "one neuron: F1 0.95"),
         ({"control_f1": 0.94}, "few neurons (1)", "untrained model or shuffled labels: 0.94"),
     ],
 )
@@ -176,3 +186,104 @@ def test_tables_are_typed_and_refuse_unknown_columns():
     assert table([{"feature": "x"}], FINDINGS).schema == pl.Schema(FINDINGS)
     with pytest.raises(ValueError, match="typo"):
         table([{"typo": 1}], FINDINGS)
+
+
+def test_every_method_runs_in_a_sweep():
+    result = run_task(TASK, planted(), replace(PLAN, methods=SELECTED, ks=(1, 3), permutations=0))
+    for method in SELECTED:
+        assert {p["k"] for p in probes_of(result, "three", method)} == {1, 3}
+    assert result.null == {}
+
+
+def test_the_null_tells_a_planted_neuron_from_noise():
+    layers = {
+        task: run_task(task, planted(seed=task.layer), PLAN)
+        for task in plan_tasks([0, 1], ["c"] * 3, random_model=False)
+    }
+    found = compare_layers(layers)
+    one, none = found["c", "one"], found["c", "none"]
+    assert one.null is not None
+    assert len(one.null) == 100
+    strongest = {
+        name: max(abs(r["correlation"]) for r in entry.neurons) for name, entry in (("one", one), ("none", none))
+    }
+    assert one.p_value(strongest["one"]) == pytest.approx(1 / 101)
+    p = none.p_value(strongest["none"])
+    assert p is not None
+    assert p > 0.05
+    assert one.best_shares()[0, 11] + one.best_shares()[1, 11] == pytest.approx(1.0)
+
+
+def test_null_resamples_and_controls_are_the_same_at_every_layer_and_whatever_else_is_probed():
+    data = planted()
+    first = run_task(TASK, data, PLAN)
+    other_layer = run_task(replace(TASK, layer=5), data, PLAN)
+    assert first.null == other_layer.null
+    assert first.resampled == other_layer.resampled
+    alone = TaskData(
+        x=data.x, train=data.train, positive=data.positive[:, 1:2], eligible=data.eligible[:, 1:2], groups=data.groups,
+        tokens=data.tokens, feature_names=("three",),
+    )  # fmt: skip
+    assert run_task(replace(TASK, features=(1,)), alone, PLAN).null["three"] == first.null["three"]
+
+
+def test_stand_ins_and_stability_by_hand():
+    entry = Comparison(
+        null=np.array([0.1, 0.9]),
+        resampled={(0, 1): [0.9, 0.5, 0.7, 0.7], (2, 3): [0.8, 0.6, 0.7, 0.6]},
+        neurons=[
+            {"layer": 0, "unit": 1, "objective": 0.5000},
+            {"layer": 2, "unit": 3, "objective": 0.5004},
+            {"layer": 2, "unit": 4, "objective": 0.5006},
+            {"layer": 2, "unit": 9, "objective": None},
+        ],
+    )
+    assert entry.best_shares() == {(0, 1): 0.625, (2, 3): 0.375}
+    assert entry.stand_ins((0, 1)) == [(2, 3)]
+    assert entry.stand_ins((2, 4)) == [(0, 1), (2, 3)]
+    assert entry.p_value(-0.5) == pytest.approx(2 / 3)
+    assert Comparison().p_value(0.5) is None
+
+
+def test_control_task_for_single_tokens_only():
+    assert probes_of(run_task(TASK, planted(), PLAN), "one", Method.CONTROL_TASK) == []
+    result = run_task(TASK, planted(tokens=True), PLAN)
+    (control,) = probes_of(result, "one", Method.CONTROL_TASK)
+    (single,) = probes_of(result, "one", Method.SINGLE)
+    assert control["validation_f1"] < single["validation_f1"] - 0.2
+
+
+def test_control_labels_belong_to_the_token_type():
+    tokens = np.array([5, 900, 5, 7, 900])
+    labels = control_labels(tokens, 0.5, 3, "f")
+    assert labels[0] == labels[2]
+    assert labels[1] == labels[4]
+    assert control_labels(tokens[3:], 0.5, 3, "f").tolist() == labels[3:].tolist()
+    many = control_labels(np.arange(4_000), 0.3, 0, "f")
+    assert many.mean() == pytest.approx(0.3, abs=0.03)
+
+
+def test_shuffled_labels_keep_the_parts_apart():
+    rng = np.random.default_rng(0)
+    positive, parts = np.array([True] * 10 + [False] * 30), np.arange(40) % 4 > 0
+    shuffled = shuffled_labels(positive, np.arange(40), parts, rng)
+    assert shuffled[parts].sum() == positive[parts].sum()
+    assert (shuffled != positive).any()
+
+
+def test_the_single_neuron_search_sees_every_unit():
+    # the neuron has a perfect F1 but ranks low by mean difference: a few outliers out of class pull the means together
+    rng = np.random.default_rng(0)
+    data = planted()
+    x = rng.normal(size=(300, 400)).astype(np.float32)
+    label = data.positive[:, :1]
+    x[:, 200] = np.where(label[:, 0], 1.0, -1.0) + 0.1 * rng.normal(size=300)
+    x[np.flatnonzero(~label[:, 0])[:3], 200] = 60.0
+    single = TaskData(
+        x=x, train=data.train, positive=label, eligible=np.ones_like(label), groups=data.groups, tokens=data.tokens,
+        feature_names=("one",),
+    )  # fmt: skip
+    result = run_task(replace(TASK, features=(0,)), single, replace(PLAN, ks=(1,)))
+    (probe,) = probes_of(result, "one", Method.SINGLE)
+    assert probe["columns"] == [200]
+    assert isinstance(result, TaskResult)

@@ -12,6 +12,16 @@ from pydantic import BaseModel, ConfigDict, ValidationError, model_validator
 from sparse_probing.errors import InputError
 from sparse_probing.records import NEURONS, Pooling
 
+Selected = Literal[
+    "greedy_swap",
+    "shrinking_elastic_net",
+    "l1_path",
+    "recursive_elimination",
+    "orthogonal_matching_pursuit",
+    "mean_difference",
+    "mutual_information",
+]
+
 
 class RunConfig(BaseModel):
     """What to probe, with which data, and how."""
@@ -56,6 +66,11 @@ class RunConfig(BaseModel):
     """Layers to probe, from 0. Default: all."""
     ks: tuple[int, ...] | None = None
     """Numbers of neurons to try. Default: 1 2 3 4 5 6 7 8 10 12 16 32 64 128 256."""
+    methods: tuple[Selected, ...] = ("greedy_swap", "mean_difference")
+    """How the k units are chosen: greedy_swap, shrinking_elastic_net (the paper's), l1_path, recursive_elimination,
+    orthogonal_matching_pursuit, mean_difference, mutual_information. Several are compared on validation."""
+    permutations: int = 1_000
+    """Permutations of the labels that tell whether the best of all units is better than chance; 0 for none."""
     random_model: bool = True
     """Also probe the same architecture with untrained weights, as a control (doubles the time in the model)."""
     seed: int = 0
@@ -86,6 +101,10 @@ class RunConfig(BaseModel):
             raise ValueError(
                 "the untrained twin is not spread over several devices: add --no-random-model to --device-map"
             )
+        if not self.methods:
+            raise ValueError("methods must name at least one way to choose units, such as greedy_swap")
+        if self.permutations != 0 and self.permutations < 100:
+            raise ValueError(f"permutations must be 0 (none) or at least 100, got {self.permutations}")
         if self.skip_first < 0 or self.seed < 0:
             raise ValueError("skip_first and seed must not be negative")
         return self

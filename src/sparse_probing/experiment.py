@@ -34,7 +34,7 @@ from sparse_probing.results.manifest import git_state, versions
 from sparse_probing.selection.schedule import checked_ks
 from sparse_probing.sweep.evaluate import RunTables, evaluate
 from sparse_probing.sweep.local_runner import run_tasks
-from sparse_probing.sweep.plan import plan_tasks
+from sparse_probing.sweep.plan import Method, Plan, plan_tasks
 
 UNTRAINED_SEED = 0
 DEFAULT_WINDOW = 256
@@ -287,20 +287,22 @@ def _probes(
     reporter: Reporter,
 ) -> RunTables:
     tasks = plan_tasks(layers, dataset.categories, random_model=config.random_model)
+    plan = Plan(
+        ks=ks,
+        methods=tuple(Method(name) for name in config.methods),
+        permutations=config.permutations,
+        seed=config.seed,
+    )
     with reporter.stage("probes", sum(len(task.features) for task in tasks), "feature x layer") as done:
-        results = run_tasks(
-            tasks, dataset, stores, folder / "tasks", ks=ks, seed=config.seed, workers=config.workers, progress=done
-        )
-    probes = [row for task in tasks for row in results[task].probes]
+        results = run_tasks(tasks, dataset, stores, folder / "tasks", plan=plan, workers=config.workers, progress=done)
     with reporter.stage("test scores", len(dataset.features), "feature") as done:
-        tables = evaluate(dataset, probes, stores, config.seed, done)
-    neurons = [row for task in tasks for row in results[task].neurons]
-    write_table(folder / "neurons.parquet", schema.table(neurons, schema.NEURONS))
-    return tables
+        return evaluate(dataset, {task: results[task] for task in tasks}, stores, config.seed, done)
 
 
 def _write_tables(folder: Path, tables: RunTables) -> None:
     write_table(folder / "probes.parquet", schema.table(tables.probes, schema.PROBES))
+    write_table(folder / "neurons.parquet", schema.table(tables.neurons, schema.NEURONS))
+    write_table(folder / "differences.parquet", schema.table(tables.differences, schema.DIFFERENCES))
     write_table(folder / "baselines.parquet", schema.table(tables.baselines, schema.BASELINES))
     write_table(folder / "findings.parquet", schema.table(tables.findings, schema.FINDINGS))
 

@@ -66,6 +66,8 @@ SHORT_BASELINES = {
     "random_neurons": "random neuron",
     "random_weights_model": "untrained",
     "text_only": "text only",
+    "token_identity": "token identity",
+    "position_and_length": "position",
 }
 WIDTH_WITHOUT_TERMINAL = 132
 """Columns for files and pipes, where there is no window to fit into."""

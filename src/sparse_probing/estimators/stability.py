@@ -41,7 +41,8 @@ def selection_stability(
     for _ in range(10 * repeats):
         weight = group_resamples(member, 1, rng)[0]
         if classes is None or len(np.unique(labels[weight > 0])) == len(classes):
-            chosen.append(clone(estimator).fit(X, y, sample_weight=weight).get_support())
+            copy: Any = clone(estimator)
+            chosen.append(copy.fit(X, y, sample_weight=weight).get_support())
         if len(chosen) == repeats:
             return np.mean(chosen, axis=0)
     raise InputError("most resamples of the documents lack a class: label more documents of the rare class.")

@@ -39,12 +39,21 @@ NEURONS: dict[str, Any] = {
     "layer": pl.Int32,
     "unit": pl.Int32,
     "mean_difference": pl.Float64,
+    "correlation": pl.Float64,
+    "welch_t": pl.Float64,
     "anova_f": pl.Float64,
     "mutual_information": pl.Float64,
+    "roc_auc": pl.Float64,
+    "average_precision": pl.Float64,
+    "best_f1": pl.Float64,
+    "objective": pl.Float64,
+    "p_family": pl.Float64,
+    "best_share": pl.Float64,
     "mean_in_class": pl.Float64,
     "mean_out_of_class": pl.Float64,
 }
-"""Best-ranked units per feature and layer, statistics of the training rows."""
+"""Best-ranked units per feature and layer, statistics of the training rows. `objective` (one-unit logistic probe) is given for the
+ten smallest of the layer, `best_share` (share of document resamples in which the unit comes out best) for finalists."""
 
 BASELINES: dict[str, Any] = {
     "category": pl.String,
@@ -55,7 +64,20 @@ BASELINES: dict[str, Any] = {
     **_SCORES,
     **_INTERVALS,
 }
-"""Test scores of the controls, one row per feature and baseline; layer and k are null where no unit is read."""
+"""Test scores of baselines and controls, one row per feature and baseline; layer and k are null where no unit is read."""
+
+DIFFERENCES: dict[str, Any] = {
+    "category": pl.String,
+    "feature": pl.String,
+    "metric": pl.String,
+    "first": pl.String,
+    "second": pl.String,
+    "difference": pl.Float64,
+    "low": pl.Float64,
+    "high": pl.Float64,
+    "p": pl.Float64,
+}
+"""Score of the first minus score of the second on test, paired bootstrap over documents; roles and baselines by name."""
 
 FINDINGS: dict[str, Any] = {
     "category": pl.String,
@@ -69,14 +91,24 @@ FINDINGS: dict[str, Any] = {
     "f1_high": pl.Float64,
     "average_precision": pl.Float64,
     "validation_f1": pl.Float64,
+    "correlation": pl.Float64,
+    "p_family": pl.Float64,
+    "q": pl.Float64,
+    "stability": pl.Float64,
+    "stand_ins": pl.List(pl.String),
     "k_enough": pl.Int32,
     "k_enough_layer": pl.Int32,
+    "k_enough_method": pl.String,
     "k_enough_f1": pl.Float64,
     "dense_f1": pl.Float64,
     "dense_layer": pl.Int32,
     "best_baseline": pl.String,
     "best_baseline_f1": pl.Float64,
+    "over_baseline": pl.Float64,
+    "over_baseline_low": pl.Float64,
+    "over_baseline_high": pl.Float64,
     "text_f1": pl.Float64,
+    "selectivity": pl.Float64,
     "n_test_positive": pl.Int32,
     "n_test_negative": pl.Int32,
     "verdict": pl.String,

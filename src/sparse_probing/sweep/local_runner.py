@@ -10,13 +10,15 @@ from dataclasses import asdict
 from pathlib import Path
 
 import numpy as np
+from jaxtyping import Int
 from joblib import Parallel, delayed, parallel_config
+from threadpoolctl import threadpool_limits
 
 from sparse_probing.activations.store import Activations
 from sparse_probing.datasets.feature_dataset import FeatureDataset
 from sparse_probing.files import write_json
-from sparse_probing.records import SPLITS, Split
-from sparse_probing.sweep.plan import Task
+from sparse_probing.records import POOLINGS, SPLITS, Pooling, Split
+from sparse_probing.sweep.plan import Plan, Task
 from sparse_probing.sweep.run_task import TaskData, TaskResult, run_task
 
 
@@ -26,8 +28,7 @@ def run_tasks(
     stores: dict[bool, Activations],
     folder: Path,
     *,
-    ks: tuple[int, ...],
-    seed: int,
+    plan: Plan,
     workers: int | None,
     progress: Callable[[int], None] = lambda _: None,
 ) -> dict[Task, TaskResult]:
@@ -40,8 +41,7 @@ def run_tasks(
         dataset: rows and labels.
         stores: activations of the model (`False`) and of its untrained twin (`True`).
         folder: one JSON file per finished task.
-        ks: sizes to try.
-        seed: seed of the run.
+        plan: sizes, methods, permutations, seed.
         workers: processes; as many as there are cores when null. Results do not depend on it.
         progress: called with the number of features done since the last call.
     """
@@ -57,7 +57,7 @@ def run_tasks(
             open_tasks.append(task)
     if not open_tasks:
         return results
-    jobs = (delayed(_run)(task, task_data(task, dataset, stores[task.random_model]), ks, seed) for task in open_tasks)
+    jobs = (delayed(_run)(task, task_data(task, dataset, stores[task.random_model]), plan) for task in open_tasks)
     count = min(workers or os.cpu_count() or 1, len(open_tasks))
     with parallel_config(backend="loky", inner_max_num_threads=1):
         pool = Parallel(n_jobs=count, return_as="generator_unordered", pre_dispatch="n_jobs")
@@ -75,8 +75,10 @@ def run_tasks(
     return results
 
 
-def _run(task: Task, data: TaskData, ks: tuple[int, ...], seed: int) -> tuple[Task, TaskResult]:
-    return task, run_task(task, data, ks, seed)
+def _run(task: Task, data: TaskData, plan: Plan) -> tuple[Task, TaskResult]:
+    # also where the only worker is this process: sums must not depend on the number of threads
+    with threadpool_limits(1):
+        return task, run_task(task, data, plan)
 
 
 def task_data(task: Task, dataset: FeatureDataset, store: Activations) -> TaskData:
@@ -89,5 +91,14 @@ def task_data(task: Task, dataset: FeatureDataset, store: Activations) -> TaskDa
         train=dataset.row_split[rows] == SPLITS.index(Split.TRAIN),
         positive=dataset.positive[np.ix_(rows, features)],
         eligible=dataset.eligible[np.ix_(rows, features)],
+        groups=dataset.row_group[rows],
+        tokens=row_tokens(dataset, rows),
         feature_names=tuple(dataset.features[f] for f in task.features),
     )
+
+
+def row_tokens(dataset: FeatureDataset, rows: Int[np.ndarray, " _"]) -> Int[np.ndarray, " _"]:
+    """Token id of each row that is a single token, -1 for pooled rows."""
+    single = dataset.row_pooling[rows] == POOLINGS.index(Pooling.TOKEN)
+    at = dataset.sequence_starts[dataset.row_sequence[rows]] + dataset.row_first[rows]
+    return np.where(single, dataset.tokens[at], -1).astype(np.int64)

@@ -10,22 +10,57 @@ from enum import StrEnum
 class Method(StrEnum):
     """How a support is chosen, or which control stands in its place."""
 
+    GREEDY_SWAP = "greedy_swap"
     SHRINKING = "shrinking_elastic_net"
+    L1_PATH = "l1_path"
+    ELIMINATION = "recursive_elimination"
+    MATCHING_PURSUIT = "orthogonal_matching_pursuit"
     MEAN_DIFFERENCE = "mean_difference"
+    MUTUAL_INFORMATION = "mutual_information"
     SINGLE = "single_neuron"
-    """k = 1 by trial: the best-ranked units of each ranking, each fitted and scored."""
+    """k = 1 out of all units: the best of each criterion on training rows, compared on validation."""
     DENSE = "dense"
     """All units of the layer."""
     RANDOM = "random_neurons"
     """Control: units drawn blindly."""
     SHUFFLED = "shuffled_labels"
     """Control: the whole single-neuron search on permuted labels, scored against the true ones."""
+    CONTROL_TASK = "control_task"
+    """Control: the whole single-neuron search on a label drawn at random for each token type, scored against that label."""
     RANDOM_MODEL = "random_weights_model"
     """Control: the whole single-neuron search on the same architecture with untrained weights."""
     TEXT = "text_only"
     """Control: token n-grams, no model."""
+    TOKEN = "token_identity"  # noqa: S105 - a baseline, not a password
+    """Control: the class's rate per token, no model."""
+    POSITION = "position_and_length"
+    """Control: where the row stands and how long it is, no model."""
     MAJORITY = "majority_class"
     """Control: always the more frequent class of the training rows."""
+
+
+SELECTED = (
+    Method.GREEDY_SWAP,
+    Method.SHRINKING,
+    Method.L1_PATH,
+    Method.ELIMINATION,
+    Method.MATCHING_PURSUIT,
+    Method.MEAN_DIFFERENCE,
+    Method.MUTUAL_INFORMATION,
+)
+"""Methods that choose a support of size k; a run uses those that it is asked for."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Plan:
+    """What every task of a run needs to know."""
+
+    ks: tuple[int, ...]
+    """Sizes to try."""
+    methods: tuple[Method, ...]
+    permutations: int
+    """Permutations of the labels for the null of the best unit; 0 for none."""
+    seed: int
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

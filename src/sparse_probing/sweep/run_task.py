@@ -1,32 +1,47 @@
-"""All probes of one layer and category: rank, choose supports, refit, score on train and validation. Never sees test rows."""
+"""All probes of one layer and category: rank every unit, choose supports, refit, score on train and validation."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
-from copy import copy
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 from jaxtyping import Bool, Float, Int
 
-from sparse_probing.metrics.scores import Scored, best_f1_threshold, metrics_at
-from sparse_probing.probes.logistic import SMALL_RIDGE, LogisticFit, fit_dense_logistic, fit_logistic
+from sparse_probing.metrics.intervals import group_resamples
+from sparse_probing.metrics.scores import Scored, weighted_metrics
+from sparse_probing.probes.dense import SharedColumns, fit_dense
+from sparse_probing.probes.newton import SMALL_RIDGE
 from sparse_probing.ranking.mutual_information import mutual_information
-from sparse_probing.ranking.statistics import anova_f, class_moments, mean_difference
+from sparse_probing.ranking.permutation_null import largest_correlations, permuted_labels
+from sparse_probing.ranking.single_units import SingleUnitScores, single_unit_scores
+from sparse_probing.ranking.statistics import (
+    ClassMoments,
+    anova_f,
+    class_moments,
+    mean_difference,
+    point_biserial,
+    welch_t,
+)
 from sparse_probing.records import task_rng
-from sparse_probing.selection.heuristics import Supports, at_random, shrinking_elastic_net, top_by_score
+from sparse_probing.selection.heuristics import at_random, top_by_score
+from sparse_probing.selection.methods import select
+from sparse_probing.selection.single_column import best_single_columns
 from sparse_probing.sweep.choose import best
-from sparse_probing.sweep.plan import Method, Task
+from sparse_probing.sweep.controls import control_labels, shuffled_labels
+from sparse_probing.sweep.feature_view import STANDARD_DEVIATION_FLOOR, FeatureView
+from sparse_probing.sweep.plan import Method, Plan, Task
 
-CANDIDATES_PER_RANKING = 10
-"""Units per ranking that are tried one by one for k = 1."""
+FINALISTS = 10
+"""Units per criterion (objective, F1, average precision; all on training rows) that go on to validation for k = 1."""
 LISTED_NEURONS = 20
-"""Best-ranked units per feature and layer that go into the neuron table."""
+"""Best-ranked units per feature and layer that go into the neuron table, beside the finalists."""
 DENSE_RIDGES = (0.3, 0.03)
 """The dense probe takes the better one, by merit."""
-STANDARD_DEVIATION_FLOOR = 1e-3
-"""Units that move less than this are scaled as if they moved this much (paper, section on preprocessing)."""
+RESAMPLES = 100
+"""Resamples of documents that show how often a unit comes out best."""
+LEAST_CONTROL_ROWS = 2
+"""Rows of each class and split without which there is no control task."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -38,152 +53,216 @@ class TaskData:
     """Training rows; the others are validation rows."""
     positive: Bool[np.ndarray, "row feature"]
     eligible: Bool[np.ndarray, "row feature"]
+    groups: Int[np.ndarray, " row"]
+    """Document of each row."""
+    tokens: Int[np.ndarray, " row"]
+    """Token id of rows that are single tokens, -1 for the others."""
     feature_names: tuple[str, ...]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TaskResult:
-    """Rows for the probe table and the neuron table."""
+    """Rows for the probe table and the neuron table, and what is compared across layers."""
 
     probes: list[dict[str, Any]]
     neurons: list[dict[str, Any]]
+    null: dict[str, list[float]]
+    """Feature -> largest |correlation| of any unit of the layer, for each permutation of the labels."""
+    resampled: dict[str, dict[str, list[float]]]
+    """Feature -> unit -> average precision on training rows, for each resample of the documents; finalists only. See
+    `_resampled` for how equals are told apart."""
 
 
-def run_task(task: Task, data: TaskData, ks: tuple[int, ...], seed: int) -> TaskResult:
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class _Ranked:
+    """Training-row statistics of all units for some labels."""
+
+    moments: ClassMoments
+    single: SingleUnitScores
+
+
+def run_task(task: Task, data: TaskData, plan: Plan) -> TaskResult:
     """Fit every probe of the task.
 
     Args:
         task: layer and features.
         data: their activations and labels, without test rows.
-        ks: sizes to try.
-        seed: seed of the run; random controls depend on it and on the task's and the feature's name only.
+        plan: sizes, methods, permutations and seed; controls depend on the seed, the task's and the feature's name only.
     """
-    rows = data.train
-    moments = class_moments(data.x[rows], data.positive[rows], data.eligible[rows])
-    rankings = {
-        "mean_difference": mean_difference(moments),
-        "anova_f": anova_f(moments),
-        "mutual_information": mutual_information(data.x[rows], data.positive[rows], data.eligible[rows]),
-    }
-    probes: list[dict[str, Any]] = []
-    neurons: list[dict[str, Any]] = []
+    result = TaskResult(probes=[], neurons=[], null={}, resampled={})
+    true = _rank(data, data.positive)
+    if task.random_model:
+        for f in range(len(data.feature_names)):
+            view = _view(task, data, f, true.moments)
+            result.probes.append(best(view.records(Method.RANDOM_MODEL, _finalists(view, true, f)[0][:, None])))
+        return result
+    information = mutual_information(data.x[data.train], data.positive[data.train], data.eligible[data.train])
+    dense = _dense(data, [_view(task, data, f, true.moments) for f in range(len(data.feature_names))])
+    blind = _blind_labels(task, data, plan)
+    ranked = {method: _rank(data, labels) for method, labels in blind.items()}
     for f, name in enumerate(data.feature_names):
-        view = _FeatureView(data, f, task)
-        scores = {ranking: table[f] for ranking, table in rankings.items()}
-        rng = task_rng(seed, task.name, name)
-        if task.random_model:
-            probes.append(view.best_single(Method.RANDOM_MODEL, scores))
-            continue
-        probes.append(view.best_single(Method.SINGLE, scores))
-        for method, supports in _supports(view, scores["mean_difference"], ks, rng):
-            probes.extend(view.record(method, columns, view.fit(columns)) for columns in supports.values())
-        probes.append(view.dense())
-        probes.append(view.shuffled(rng))
-        neurons.extend(_neuron_rows(task, name, scores, moments.mean_positive[f], moments.mean_negative[f]))
-    return TaskResult(probes=probes, neurons=neurons)
+        view = _view(task, data, f, true.moments)
+        rng = task_rng(plan.seed, task.name, name)
+        units, objectives = _finalists(view, true, f)
+        result.probes.append(best(view.records(Method.SINGLE, units[:, None])))
+        for method in plan.methods:
+            supports = select(view.problem, method.value, plan.ks, rng)
+            result.probes.extend(view.records(method, columns[None])[0] for columns in supports.values())
+        for columns in at_random(data.x.shape[1], plan.ks, rng).values():
+            result.probes.append(view.records(Method.RANDOM, columns[None])[0])
+        result.probes.append(dense[f])
+        for method, labels in blind.items():
+            if _both_classes(data, f, labels[:, f]):
+                other = view.relabelled(labels[:, f])
+                result.probes.append(best(other.records(method, _finalists(other, ranked[method], f)[0][:, None])))
+        result.neurons.extend(_neuron_rows(task, name, true, information[f], f, objectives))
+        result.resampled[name] = _resampled(data, view, true, f, units, plan.seed, task.category)
+        if plan.permutations:
+            result.null[name] = _null(data, view, plan, task.category, name)
+    return result
 
 
-def _supports(
-    view: _FeatureView, score: Float[np.ndarray, " unit"], ks: tuple[int, ...], rng: np.random.Generator
-) -> Iterator[tuple[Method, Supports]]:
-    x, positive = view.x[True], view.labels[True]
-    yield Method.SHRINKING, shrinking_elastic_net(x, positive, score, ks)
-    yield Method.MEAN_DIFFERENCE, top_by_score(score, ks)
-    yield Method.RANDOM, at_random(x.shape[1], ks, rng)
+def _view(task: Task, data: TaskData, f: int, moments: ClassMoments) -> FeatureView:
+    mean, scale = moments.mean[f], np.sqrt(moments.variance[f])
+    return FeatureView(
+        data.x, data.train, data.positive[:, f], data.eligible[:, f], mean, scale, data.feature_names[f], task
+    )
 
 
-class _FeatureView:
-    """One feature's eligible rows, standardised on its training rows."""
+def _rank(data: TaskData, labels: Bool[np.ndarray, "row feature"]) -> _Ranked:
+    x, positive, eligible = data.x[data.train], labels[data.train], data.eligible[data.train]
+    moments = class_moments(x, positive, eligible)
+    single = single_unit_scores(
+        x, positive, eligible, moments=moments, scale_floor=STANDARD_DEVIATION_FLOOR, ridge=SMALL_RIDGE
+    )
+    return _Ranked(moments=moments, single=single)
 
-    def __init__(self, data: TaskData, feature: int, task: Task) -> None:
-        rows = data.eligible[:, feature]
-        raw = data.x[rows].astype(np.float64)
-        train, positive = data.train[rows], data.positive[rows, feature]
-        self.mean = raw[train].mean(axis=0)
-        self.scale = np.maximum(raw[train].std(axis=0), STANDARD_DEVIATION_FLOOR)
-        x = (raw - self.mean) / self.scale
-        self.x = {True: x[train], False: x[~train]}
-        """Training rows (True) and validation rows (False)."""
-        self.labels = {True: positive[train], False: positive[~train]}
-        self.name = data.feature_names[feature]
-        self.task = task
 
-    def fit(self, columns: Int[np.ndarray, " k"]) -> LogisticFit:
-        return fit_logistic(self.x[True][:, columns], self.labels[True], SMALL_RIDGE)
+def _finalists(view: FeatureView, ranked: _Ranked, f: int) -> tuple[Int[np.ndarray, " unit"], dict[int, float]]:
+    """Units that go on to validation: the best by objective, by F1 and by average precision, out of all units of the layer.
 
-    def scored(self, columns: Int[np.ndarray, " k"], fit: LogisticFit, *, train: bool) -> Scored:
-        return Scored(score=self.x[train][:, columns] @ fit.coefficients + fit.intercept, positive=self.labels[train])
+    Also the objectives of the best by objective.
+    """
+    assert ranked.single.loss_floor is not None
+    count = min(FINALISTS, ranked.single.loss_floor.shape[1])
+    units, objectives = best_single_columns(view.problem, ranked.single.loss_floor[f], count)
+    tops = [units]
+    for score in (ranked.single.f1, ranked.single.average_precision):
+        tops.append(top_by_score(score[:, f].max(axis=0), [count])[count])
+    return np.unique(np.concatenate(tops)), dict(zip(units.tolist(), objectives.tolist(), strict=True))
 
-    def best_single(self, method: Method, scores: dict[str, Float[np.ndarray, " unit"]]) -> dict[str, Any]:
-        """The probe on the best of the top-ranked units, each tried alone."""
-        tops = [top_by_score(score, [CANDIDATES_PER_RANKING])[CANDIDATES_PER_RANKING] for score in scores.values()]
-        candidates = (np.array([unit]) for unit in np.unique(np.concatenate(tops)))
-        return best(self.record(method, columns, self.fit(columns)) for columns in candidates)
 
-    def dense(self) -> dict[str, Any]:
-        columns = np.arange(self.x[True].shape[1])
-        records, start = [], None
-        for ridge in DENSE_RIDGES:
-            fit = fit_dense_logistic(self.x[True], self.labels[True], ridge, start)
-            start = fit.coefficients, fit.intercept
-            records.append(self.record(Method.DENSE, columns, fit, ridge))
-        return best(records)
+def _dense(data: TaskData, views: list[FeatureView]) -> list[dict[str, Any]]:
+    """The better of two ridges for each feature; all features share every product with the activations."""
+    rows = np.flatnonzero(data.train)
+    x = data.x[rows]
+    centre = x.mean(axis=0, dtype=np.float64).astype(np.float32)
+    shared = SharedColumns(
+        x=x.astype(np.float32, copy=False) - centre,
+        mean=np.stack([view.mean for view in views]) - centre,
+        scale=np.stack([view.scale for view in views]),
+    )
+    target, weights = np.zeros((len(views), len(rows))), np.zeros((len(views), len(rows)))
+    for f, view in enumerate(views):
+        at = np.searchsorted(rows, view.rows[True])
+        target[f, at], weights[f, at] = view.labels[True], view.weights
+    records: list[list[dict[str, Any]]] = [[] for _ in views]
+    start, columns = None, np.arange(x.shape[1])
+    for ridge in DENSE_RIDGES:
+        fits = fit_dense(shared, target, weights, ridge, start=start)
+        start = fits.coefficients, fits.intercept
+        for f, view in enumerate(views):
+            records[f].append(view.record(Method.DENSE, columns, fits[f], ridge))
+    return [best(two) for two in records]
 
-    def shuffled(self, rng: np.random.Generator) -> dict[str, Any]:
-        """The single-neuron search, threshold included, with labels permuted within train and within validation.
 
-        Its validation scores are those on the permuted labels, by which it is chosen; the test split tells what it is worth.
-        """
-        blind = copy(self)
-        blind.labels = {part: rng.permutation(labels) for part, labels in self.labels.items()}
-        everyone = np.ones((len(blind.labels[True]), 1), dtype=bool)
-        moments = class_moments(self.x[True], blind.labels[True][:, None], everyone)
-        return blind.best_single(Method.SHUFFLED, {"mean_difference": mean_difference(moments)[0]})
+def _blind_labels(task: Task, data: TaskData, plan: Plan) -> dict[Method, Bool[np.ndarray, "row feature"]]:
+    """Labels that mean nothing, for each control; no control task where rows are not single tokens."""
+    shuffled = data.positive.copy()
+    control = data.positive.copy()
+    for f, name in enumerate(data.feature_names):
+        rows = np.flatnonzero(data.eligible[:, f])
+        labels = data.positive[rows, f]
+        rng = task_rng(plan.seed, "shuffled", task.category, name)
+        shuffled[rows, f] = shuffled_labels(labels, data.groups[rows], data.train[rows], rng)
+        if (data.tokens >= 0).all():
+            share = float(labels[data.train[rows]].mean())
+            control[rows, f] = control_labels(data.tokens[rows], share, plan.seed, task.category, name)
+    return {Method.SHUFFLED: shuffled} | ({Method.CONTROL_TASK: control} if (data.tokens >= 0).all() else {})
 
-    def record(
-        self,
-        method: Method,
-        columns: Int[np.ndarray, " k"],
-        fit: LogisticFit,
-        ridge: float = SMALL_RIDGE,
-    ) -> dict[str, Any]:
-        """One row of the probe table; the threshold is the best one on validation."""
-        train, held = (self.scored(columns, fit, train=part) for part in (True, False))
-        threshold = best_f1_threshold(held)
-        raw = fit.coefficients / self.scale[columns]
-        row: dict[str, Any] = {
-            "category": self.task.category,
-            "feature": self.name,
-            "layer": self.task.layer,
-            "method": method.value,
-            "k": len(columns),
-            "columns": None if method is Method.DENSE else [int(c) for c in columns],
-            "coefficients": [float(c) for c in raw],
-            "intercept": float(fit.intercept - raw @ self.mean[columns]),
-            "threshold": threshold,
-            "ridge": ridge,
-            "objective": fit.objective,
-        }
-        for split, scored in (("train", train), ("validation", held)):
-            row |= {f"{split}_{name}": value for name, value in metrics_at(scored, threshold).items()}
-        return row
+
+def _both_classes(data: TaskData, f: int, labels: Bool[np.ndarray, " row"]) -> bool:
+    """Whether train and validation hold rows of both classes; a control task on few token types may not."""
+    sides = [labels[data.eligible[:, f] & (data.train == part)] for part in (True, False)]
+    return min(min(int(side.sum()), int((~side).sum())) for side in sides) >= LEAST_CONTROL_ROWS
+
+
+def _null(data: TaskData, view: FeatureView, plan: Plan, category: str, feature: str) -> list[float]:
+    """The same permutations at every layer, so that the largest correlation of all layers can be taken for each of them."""
+    rows = view.rows[True]
+    rng = task_rng(plan.seed, "null", category, feature)
+    labels = permuted_labels(view.labels[True], data.groups[rows], plan.permutations, rng)
+    return [float(f"{r:.7g}") for r in largest_correlations(data.x[rows], labels)]
+
+
+def _resampled(
+    data: TaskData, view: FeatureView, ranked: _Ranked, f: int, units: np.ndarray, seed: int, category: str
+) -> dict[str, list[float]]:
+    """Average precision of each finalist over resamples of the training documents, the same ones at every layer.
+
+    A millionth of the |correlation| is added: it decides between units whose order of the rows is equally good.
+    """
+    rows, positive = view.rows[True], view.labels[True]
+    rng = task_rng(seed, "stability", category, view.feature)
+    weights = group_resamples(data.groups[rows], RESAMPLES, rng)
+    weights = weights[(weights @ positive > 0) & (weights @ ~positive > 0)]
+    sign = np.where(np.subtract(*ranked.single.average_precision[:, f]) >= 0, 1.0, -1.0)
+    result = {}
+    for unit in units.tolist():
+        x = data.x[rows, unit].astype(np.float64)
+        table = weighted_metrics(Scored(score=sign[unit] * x, positive=positive), np.inf, weights)
+        value = table["average_precision"] + 1e-6 * np.abs(_correlations(x, positive, weights))
+        result[str(unit)] = [float(f"{v:.10g}") for v in value]
+    return result
+
+
+def _correlations(
+    x: Float[np.ndarray, " row"], positive: Bool[np.ndarray, " row"], weights: Float[np.ndarray, "repeat row"]
+) -> Float[np.ndarray, " repeat"]:
+    """Correlation of a unit with the label under each set of row weights; 0 where the unit is constant."""
+    n = weights.sum(axis=1)
+    x = x - x.mean()
+    mean, share = weights @ x / n, weights @ positive / n
+    covariance = weights @ (x * positive) / n - mean * share
+    spread = np.sqrt(np.maximum(weights @ x**2 / n - mean**2, 0.0) * share * (1 - share))
+    return np.divide(covariance, spread, out=np.zeros_like(mean), where=spread > 1e-12)
 
 
 def _neuron_rows(
-    task: Task,
-    feature: str,
-    scores: dict[str, Float[np.ndarray, " unit"]],
-    mean_positive: Float[np.ndarray, " unit"],
-    mean_negative: Float[np.ndarray, " unit"],
-) -> Iterable[dict[str, Any]]:
-    order = top_by_score(scores["mean_difference"], [LISTED_NEURONS])[LISTED_NEURONS]
-    for unit in order[np.argsort(-np.abs(scores["mean_difference"][order]), kind="stable")]:
-        yield {
-            "category": task.category,
-            "feature": feature,
-            "layer": task.layer,
-            "unit": int(unit),
-            **{name: float(score[unit]) for name, score in scores.items()},
-            "mean_in_class": float(mean_positive[unit]),
-            "mean_out_of_class": float(mean_negative[unit]),
-        }
+    task: Task, feature: str, ranked: _Ranked, information: np.ndarray, f: int, objectives: dict[int, float]
+) -> list[dict[str, Any]]:
+    """Statistics of the best-ranked units and of the finalists by objective, strongest mean difference first."""
+    moments, single = ranked.moments, ranked.single
+    scores = {
+        "mean_difference": mean_difference(moments)[f],
+        "correlation": point_biserial(moments)[f],
+        "welch_t": welch_t(moments)[f],
+        "anova_f": anova_f(moments)[f],
+        "mutual_information": information,
+        "roc_auc": single.roc_auc[0, f],
+        "average_precision": single.average_precision[:, f].max(axis=0),
+        "best_f1": single.f1[:, f].max(axis=0),
+        "mean_in_class": moments.mean_positive[f],
+        "mean_out_of_class": moments.mean_negative[f],
+    }
+    difference = scores["mean_difference"]
+    count = min(LISTED_NEURONS, len(difference))
+    listed = np.union1d(top_by_score(difference, [count])[count], np.array(list(objectives), dtype=int))
+    order = listed[np.lexsort((listed, -np.abs(difference[listed])))]
+    where = {"category": task.category, "feature": feature, "layer": task.layer}
+    return [
+        where
+        | {"unit": unit, "objective": objectives.get(unit)}
+        | {name: float(score[unit]) for name, score in scores.items()}
+        for unit in order.tolist()
+    ]

@@ -11,18 +11,27 @@ import polars as pl
 from sparse_probing.charts.specs import activation_histogram, f1_against_k, layer_heatmap
 from sparse_probing.errors import InputError
 from sparse_probing.records import NEURONS, unit_name
+from sparse_probing.sweep.plan import SELECTED, Method
 
-TABLES = ("findings", "probes", "baselines", "examples", "histograms")
+TABLES = ("findings", "probes", "neurons", "baselines", "differences", "examples", "histograms")
 
 SHOWN_ROLES = ("single", "enough", "dense")
 
 BASELINE_WORDS = {
     "majority_class": "majority class",
     "shuffled_labels": "shuffled labels, one neuron",
-    "random_neurons": "random neuron",
+    "random_neurons": "random neurons",
     "random_weights_model": "untrained model, one neuron",
+    "control_task": "control task: random label per token, one neuron",
     "text_only": "text only (token n-grams)",
+    "token_identity": "token identity",
+    "position_and_length": "position and length",
+    "dense": "all neurons",
 }
+PROBE_WORDS = {"single": "one neuron", "enough": "enough neurons", "dense": "all neurons"}
+SHOWN_NEURONS = 8
+CHOOSING = [*(method.value for method in SELECTED), Method.SINGLE.value]
+"""Methods whose probes compete; the others are controls."""
 
 
 def read_run(folder: Path) -> tuple[dict[str, Any], dict[str, pl.DataFrame]]:
@@ -59,7 +68,7 @@ def run_view(folder: Path) -> dict[str, Any]:
                 "name": category,
                 "audit": manifest["audits"][category],
                 "heatmap": layer_heatmap(_heatmap_cells(tables["probes"], category, site)),
-                "features": [_feature_view(row, tables) for row in findings.filter(category=category).to_dicts()],
+                "features": [_feature_view(row, tables, site) for row in findings.filter(category=category).to_dicts()],
             }
             for category in categories
         ],
@@ -68,9 +77,7 @@ def run_view(folder: Path) -> dict[str, Any]:
 
 def _heatmap_cells(probes: pl.DataFrame, category: str, site: str) -> pl.DataFrame:
     """Best single neuron of each layer, scored on validation."""
-    singles = probes.filter(category=category, split="validation", k=1).filter(
-        pl.col("method").is_in(["single_neuron", "shrinking_elastic_net", "mean_difference"])
-    )
+    singles = probes.filter(category=category, split="validation", k=1).filter(pl.col("method").is_in(CHOOSING))
     best = singles.sort("f1", "average_precision", descending=True, maintain_order=True).unique(
         ["feature", "layer"], keep="first", maintain_order=True
     )
@@ -82,13 +89,13 @@ def _heatmap_cells(probes: pl.DataFrame, category: str, site: str) -> pl.DataFra
     )
 
 
-def _feature_view(finding: dict[str, Any], tables: dict[str, pl.DataFrame]) -> dict[str, Any]:
+def _feature_view(finding: dict[str, Any], tables: dict[str, pl.DataFrame], site: str) -> dict[str, Any]:
     mine = {name: t.filter(category=finding["category"], feature=finding["feature"]) for name, t in tables.items()}
     curve = (
         mine["probes"]
         .filter(
             pl.col("split") == "validation",
-            pl.col("method").is_in(["shrinking_elastic_net", "mean_difference", "single_neuron"]),
+            pl.col("method").is_in(CHOOSING),
         )
         .group_by("layer", "k")
         .agg(pl.col("f1").max())
@@ -113,14 +120,37 @@ def _feature_view(finding: dict[str, Any], tables: dict[str, pl.DataFrame]) -> d
     )
     examples = mine["examples"].drop("category", "feature", "neuron").to_dicts()
     sign = 1 if finding["fires"] == "more in class" else -1
-    controls = mine["baselines"].select("baseline", "layer", "f1", "f1_low", "f1_high", "roc_auc").to_dicts()
+    controls = mine["baselines"].filter(pl.col("baseline") != "dense").to_dicts()
     return finding | {
         "curve": f1_against_k(curve),
         "histogram": activation_histogram(mine["histograms"]),
         "examples": examples,
         "sign": sign,
         "largest": max((sign * value for example in examples for value in example["activations"]), default=0.0),
-        "baselines": [row | {"words": BASELINE_WORDS[row["baseline"]]} for row in controls],
+        "baselines": [row | {"words": _baseline_words(row)} for row in controls],
+        "differences": [
+            row | {"words": f"{_role_words(row['first'])} − {_role_words(row['second'])}"}
+            for row in mine["differences"].filter(metric="f1").to_dicts()
+        ],
+        "neurons": _neurons(mine["neurons"], site),
         "chosen": [row for role in SHOWN_ROLES for row in chosen.filter(role=role).to_dicts()],
         "best_baseline_words": BASELINE_WORDS[finding["best_baseline"]],
     }
+
+
+def _baseline_words(row: dict[str, Any]) -> str:
+    if row["baseline"] == "random_neurons":
+        return "random neuron" if row["k"] == 1 else f"{row['k']} random neurons"
+    return BASELINE_WORDS[row["baseline"]]
+
+
+def _role_words(role: str) -> str:
+    return PROBE_WORDS.get(role) or BASELINE_WORDS[role]
+
+
+def _neurons(neurons: pl.DataFrame, site: str) -> list[dict[str, Any]]:
+    """The units that come out best most often over resampled documents, of all layers."""
+    ranked = neurons.filter(pl.col("best_share").is_not_null()).sort(
+        "best_share", "average_precision", "layer", "unit", descending=[True, True, False, False]
+    )
+    return [row | {"name": unit_name(site, row["layer"], row["unit"])} for row in ranked.head(SHOWN_NEURONS).to_dicts()]
