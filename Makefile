@@ -19,6 +19,8 @@ check: .venv/.installed-test
 bench: .venv/.installed-test
 	$(BIN)/python benchmarks/main_job.py --out docs/benchmarks.md
 	$(BIN)/python benchmarks/extraction.py --out docs/benchmarks.md
+	$(BIN)/python benchmarks/probing.py --out docs/benchmarks.md
+	$(BIN)/python benchmarks/interval_coverage.py --out docs/benchmarks.md
 
 clean:
 	rm -rf .venv runs

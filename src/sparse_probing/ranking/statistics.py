@@ -76,9 +76,8 @@ def class_moments(
     """
     n, p = x.shape
     w = np.ones(n) if weight is None else weight.astype(np.float64)
-    masks, mask_of = np.unique(eligible, axis=1, return_inverse=True)
-    mask_of = mask_of.reshape(-1)
-    left = np.concatenate([(positive & eligible) * w[:, None], masks * w[:, None]], axis=1).T
+    masks, mask_of = _distinct_columns(eligible)
+    left = np.concatenate([(positive & eligible).T * w, masks * w])
     n_features = positive.shape[1]
     sums, squares = np.zeros((len(left), p)), np.zeros((len(left), p))
     shift = np.asarray(x[:BLOCK], dtype=np.float64).mean(axis=0)  # squares about a point near the mean lose no digits
@@ -108,6 +107,13 @@ def class_moments(
         squares_negative=np.maximum(q0, 0.0),
         mean_square=np.maximum((everyone[1] + 2 * shift * everyone[0]) / everyone[2] + shift**2, 0.0),
     )
+
+
+def _distinct_columns(eligible: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """The different columns as rows, and which of them each column is."""
+    first: dict[bytes, int] = {}
+    mask_of = np.array([first.setdefault(column.tobytes(), len(first)) for column in eligible.T], dtype=int)
+    return eligible.T[[int(np.argmax(mask_of == m)) for m in range(len(first))]], mask_of
 
 
 def _over(numerator: np.ndarray, denominator: np.ndarray, where: np.ndarray) -> np.ndarray:
