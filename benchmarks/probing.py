@@ -261,7 +261,7 @@ def transformer_lens(python: str) -> list[str]:
     return [
         f"| mean-difference sweep of 15 sizes, 20 features, 6,000 rows x 2,048 units | {seconds:.2f} s | |",
         f"| the same with TransformerLens 4.3 `sweep_sparse_probe` | {their:.1f} s | {their / seconds:.1f} times ours (asked: 5) |",
-        f"| {same} of {len(fits)} supports equal; largest difference of coefficients (theirs to a decrement of 1e-16), of test F1 | "
+        f"| {same} of {len(fits)} supports equal; largest difference of coefficients (their decrement 1e-16), of test F1 | "
         f"{apart:.1e}, {f1:.1e} | asked: 1e-6 |",
     ]
 
@@ -421,7 +421,7 @@ def main() -> None:
         figures |= {"transformer_lens": lambda: transformer_lens(arguments.transformer_lens)} | last
     names = [arguments.figure] if arguments.figure else list(figures)
     lines = [
-        f"`benchmarks/probing.py`, {machine()}",
+        f"`benchmarks/probing.py --transformer-lens PYTHON`, {machine()}",
         "Medians, arms in turn.",
         "",
         "| what | time or figure | ratio |",
