@@ -32,8 +32,7 @@ from sparse_probing.config import RunConfig
 from sparse_probing.experiment import build_dataset, labelled_text_of
 from sparse_probing.metrics.intervals import percentile_interval
 from sparse_probing.metrics.scores import Scored, best_f1_threshold, metrics_at
-from sparse_probing.probes.logistic import fit_logistic
-from sparse_probing.probes.newton import LinearFit, fit_one
+from sparse_probing.probes.newton import SMALL_RIDGE, LinearFit, fit_one
 from sparse_probing.probes.weights import balanced_weights
 from sparse_probing.ranking.permutation_null import family_wise_p, largest_correlations, permuted_labels
 from sparse_probing.ranking.single_units import single_unit_scores
@@ -359,7 +358,7 @@ def _scores(problem: tuple[np.ndarray, ...], ks: tuple[int, ...]) -> dict[str, d
         fit = paper[k]
         add("the paper's protocol, its own fits, threshold 0", k, fit.columns, fit.coefficients, fit.intercept, 0.0)
         add("the paper's protocol, its own fits", k, fit.columns, fit.coefficients, fit.intercept, None)
-        again = fit_logistic(z[:, fit.columns].astype(float), label, 1e-3)
+        again = task.fit(fit.columns, ridge=SMALL_RIDGE)
         add("the paper's supports, refitted", k, fit.columns, again.coefficients, again.intercept, None)
     for method in (
         "greedy_swap",
@@ -370,7 +369,7 @@ def _scores(problem: tuple[np.ndarray, ...], ks: tuple[int, ...]) -> dict[str, d
         "random",
     ):
         for k, columns in select(task, method, ks, np.random.default_rng(0)).items():
-            again = fit_logistic(z[:, columns].astype(float), label, 1e-3)
+            again = task.fit(columns, ridge=SMALL_RIDGE)
             add(method, k, columns, again.coefficients, again.intercept, None)
     return result
 

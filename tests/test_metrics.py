@@ -13,7 +13,6 @@ from sparse_probing.metrics import intervals
 from sparse_probing.metrics.intervals import (
     Bootstrap,
     bca_interval,
-    bootstrap_intervals,
     group_resamples,
     paired_difference,
     percentile_interval,
@@ -24,6 +23,11 @@ from sparse_probing.metrics.scores import METRICS, Scored, best_f1_threshold, me
 scored_rows = st.lists(st.tuples(st.integers(-4, 4), st.booleans()), min_size=2, max_size=40).filter(
     lambda rows: 0 < sum(label for _, label in rows) < len(rows)
 )
+
+
+def bootstrap_intervals(scored, threshold, groups, rng, repeats=1_000):
+    bootstrap = Bootstrap(groups, scored.positive, rng, repeats)
+    return bootstrap.intervals(scored, threshold, bootstrap.table(scored, threshold))
 
 
 def as_scored(rows) -> Scored:

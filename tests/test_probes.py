@@ -12,7 +12,6 @@ from sklearn.svm import LinearSVC
 from sparse_probing.errors import InputError, SolverError
 from sparse_probing.probes import newton
 from sparse_probing.probes.dense import DENSE_TOLERANCE, SharedColumns, fit_dense
-from sparse_probing.probes.logistic import fit_logistic
 from sparse_probing.probes.losses import LOGISTIC, LOSSES, SQUARED_ERROR, SQUARED_HINGE
 from sparse_probing.probes.multinomial import fit_multinomial
 from sparse_probing.probes.newton import GRADIENT_TOLERANCE, fit_batch, fit_one
@@ -26,6 +25,10 @@ def problem(seed: int, rows: int = 80, columns: int = 5, separation: float = 1.0
     x = rng.normal(size=(rows, columns))
     x[:, 0] += separation * positive
     return (x - x.mean(axis=0)) / x.std(axis=0), positive
+
+
+def fit_logistic(x, positive, ridge):
+    return fit_one(x, positive.astype(float), balanced_weights(positive), ridge)
 
 
 @settings(max_examples=25)

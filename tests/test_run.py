@@ -225,6 +225,14 @@ def test_spans_of_a_user(model_folders, tmp_path):
 
 
 BAD_CALLS = [
+    (
+        ["run", "--data", "REVIEWS", "--label", "cheerful", "--methods", "foo"],
+        "option methods.0: Input should be 'greedy_swap'",
+    ),
+    (
+        ["run", "--data", "REVIEWS", "--label", "cheerful", "--permutations", "5"],
+        "error: permutations must be 0 (none) or at least 100",
+    ),
     (["run", "--data", "nowhere.csv", "--label", "y"], "data file 'nowhere.csv' does not exist"),
     (["run", "--label", "y"], "no data named"),
     (["run", "--data", "REVIEWS"], "no label column named"),

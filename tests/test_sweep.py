@@ -10,7 +10,8 @@ import polars as pl
 import pytest
 
 from sparse_probing.metrics.scores import Scored, metrics_at
-from sparse_probing.probes.logistic import fit_logistic
+from sparse_probing.probes.newton import fit_one
+from sparse_probing.probes.weights import balanced_weights
 from sparse_probing.results.tables import FINDINGS, table
 from sparse_probing.results.verdict import Evidence, verdict
 from sparse_probing.sweep.across_layers import Comparison, compare_layers
@@ -81,7 +82,9 @@ def test_stored_coefficients_are_in_raw_units():
     assert found["f1"] == pytest.approx(probe["validation_f1"], abs=1e-9)
     x = data.x[data.train][:, [5, 6, 7]].astype(float)
     z = (x - x.mean(axis=0)) / x.std(axis=0)
-    assert probe["objective"] == pytest.approx(fit_logistic(z, data.positive[data.train, 1], 1e-3).objective, rel=1e-9)
+    label = data.positive[data.train, 1]
+    again = fit_one(z, label.astype(float), balanced_weights(label), 1e-3)
+    assert probe["objective"] == pytest.approx(again.objective, rel=1e-9)
 
 
 def test_results_depend_on_the_seed_only_through_the_controls():

@@ -131,10 +131,15 @@ def make_config(values: dict[str, Any]) -> RunConfig:
     try:
         return RunConfig(**values)
     except ValidationError as error:
-        first = error.errors()[0]
-        where = ".".join(str(part) for part in first["loc"])
-        message = first["msg"].removeprefix("Value error, ")
-        raise InputError(f"option {where}: {message}, got {first['input']!r}." if where else f"{message}.") from None
+        raise complaint(error) from None
+
+
+def complaint(error: ValidationError) -> InputError:
+    """The first of pydantic's complaints in one sentence."""
+    first = error.errors()[0]
+    where = ".".join(str(part) for part in first["loc"])
+    message = first["msg"].removeprefix("Value error, ")
+    return InputError(f"option {where}: {message}, got {first['input']!r}." if where else f"{message}.")
 
 
 def read_config(path: Path) -> dict[str, Any]:

@@ -6,6 +6,7 @@ import errno
 import sys
 
 import cyclopts
+from pydantic import ValidationError
 from rich.console import Console
 from rich.markup import escape
 
@@ -15,6 +16,7 @@ from sparse_probing.cli.report import report
 from sparse_probing.cli.run import run
 from sparse_probing.cli.simulate import simulate
 from sparse_probing.cli.sites import sites
+from sparse_probing.config import complaint
 from sparse_probing.errors import SparseProbingError
 
 app = cyclopts.App(
@@ -39,7 +41,9 @@ def main(arguments: list[str] | None = None) -> None:
     try:
         app(arguments, result_action="return_value", exit_on_error=False, print_error=False)
     except (SparseProbingError, cyclopts.CycloptsError) as error:
-        console.print(f"[bold red]error:[/] {escape(' '.join(str(error).split()))}", highlight=False)
+        cause = error.__cause__ or error.__context__
+        said = complaint(cause) if isinstance(cause, ValidationError) else error
+        console.print(f"[bold red]error:[/] {escape(' '.join(str(said).split()))}", highlight=False)
         sys.exit(2)
     except OSError as error:
         if error.errno not in OUR_FAULT_NOT:

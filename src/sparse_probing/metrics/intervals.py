@@ -234,11 +234,3 @@ def paired_difference(
     count = min(int((difference <= 0).sum()), int((difference >= 0).sum()))
     low, high = percentile_interval(difference)
     return Difference(estimate, low, high, min(1.0, 2 * (1 + count) / (1 + len(difference))))
-
-
-def bootstrap_intervals(
-    scored: Scored, threshold: float, groups: Int[np.ndarray, " row"], rng: np.random.Generator, repeats: int = REPEATS
-) -> dict[str, tuple[float, float]]:
-    """95 % intervals of all metrics of one probe; see `Bootstrap.intervals`. Whole documents are resampled."""
-    bootstrap = Bootstrap(groups, scored.positive, rng, repeats)
-    return bootstrap.intervals(scored, threshold, bootstrap.table(scored, threshold))

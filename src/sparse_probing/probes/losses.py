@@ -31,7 +31,7 @@ def _logistic_value(eta: Values, target: Values) -> Values:
     return np.maximum(-margin, 0.0) + np.log1p(np.exp(-np.abs(margin)))
 
 
-def _logistic_curvature(eta: Values, target: Values) -> Values:  # noqa: ARG001
+def _logistic_curvature(eta: Values, target: Values) -> Values:  # noqa: ARG001 - one signature for all losses
     chance = expit(eta)
     return chance * (1.0 - chance)
 
@@ -60,7 +60,7 @@ SQUARED_ERROR = Loss(
     "squared_error",
     lambda eta, target: 0.5 * (eta - target) ** 2,
     lambda eta, target: eta - target,
-    lambda eta, target: np.ones_like(eta),  # noqa: ARG005
+    lambda eta, target: np.ones_like(eta),  # noqa: ARG005 - one signature
     classes=False,
 )
 """`(eta - target)^2 / 2`: ridge regression for continuous targets."""
