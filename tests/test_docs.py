@@ -58,6 +58,16 @@ def test_activations_example_runs_and_the_page_names_everything(capsys):
     assert all(f"{tokens:,}" in page for tokens in TOKENS_PER_BATCH.values())
 
 
+def test_exact_example_runs(tmp_path, capsys):
+    page = (ROOT / "docs/exact.md").read_text(encoding="utf-8")
+    (code,) = re.findall(r"```python\n(.*?)```", page, re.S)
+    scope: dict[str, object] = {"tmp": tmp_path}
+    exec(compile(code, "exact.md", "exec"), scope)
+    out = capsys.readouterr().out
+    assert "[ 3  7 11] optimal" in out
+    assert "7 [ 3 11 20] +" in out, "the shadow stands in"
+
+
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
 def test_links_lead_somewhere(page):
     for target in re.findall(r"\]\(([^)#]+?)(?:#[^)]*)?\)", page.read_text(encoding="utf-8")):

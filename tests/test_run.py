@@ -275,6 +275,13 @@ BAD_CALLS = [
         "needs the weights: leave out --dry-run",
     ),
     (["run", "--data", "REVIEWS", "--label", "german", "--store-dtype", "float8"], "float8"),
+    (
+        ["run", "--data", "REVIEWS", "--label", "german", "--methods", "exact", "--exact-layers", "7"],
+        "layer 7 of --exact-layers is not probed: choose from 0, 1, 2",
+    ),
+    (["run", "--data", "REVIEWS", "--label", "german", "--exact-gap", "0"], "exact_gap must be from 1e-05 to 1"),
+    (["run", "--data", "REVIEWS", "--label", "german", "--selection-ridge", "0"], "selection_ridge must be above 0"),
+    (["check-certificate", "nowhere.npz"], "nowhere.npz"),
     (["cache", "prune"], "nothing named: give names of stores, --older-than DAYS"),
     (["cache", "prune", "--keep", "much"], "'much' is no size: write it like 20GB"),
     (["cache", "prune", "nothing-here"], "0 stores begin with 'nothing-here'"),

@@ -19,8 +19,26 @@ if TYPE_CHECKING:
     from sparse_probing.estimators.stability import selection_stability as selection_stability
     from sparse_probing.experiment import RunResult as RunResult
     from sparse_probing.experiment import run as run
+    from sparse_probing.selection.alternatives import fewest_columns as fewest_columns
+    from sparse_probing.selection.alternatives import near_optimal as near_optimal
+    from sparse_probing.selection.alternatives import without_each as without_each
+    from sparse_probing.selection.certificate import check_certificate as check_certificate
+    from sparse_probing.selection.certificate import read_certificate as read_certificate
+    from sparse_probing.selection.certificate import write_certificate as write_certificate
+    from sparse_probing.selection.exact import Limits as Limits
+    from sparse_probing.selection.exact import best_subset as best_subset
+    from sparse_probing.selection.problem import make_problem as make_problem
 
 _HOMES = {
+    "write_certificate": "sparse_probing.selection.certificate",
+    "without_each": "sparse_probing.selection.alternatives",
+    "read_certificate": "sparse_probing.selection.certificate",
+    "near_optimal": "sparse_probing.selection.alternatives",
+    "make_problem": "sparse_probing.selection.problem",
+    "fewest_columns": "sparse_probing.selection.alternatives",
+    "check_certificate": "sparse_probing.selection.certificate",
+    "best_subset": "sparse_probing.selection.exact",
+    "Limits": "sparse_probing.selection.exact",
     "selection_stability": "sparse_probing.estimators.stability",
     "SparseProbe": "sparse_probing.estimators.probe",
     "SparseProbeRegressor": "sparse_probing.estimators.probe",
@@ -37,20 +55,29 @@ _HOMES = {
     "run": "sparse_probing.experiment",
 }
 __all__ = [
+    "Limits",
     "NeuronRanking",
     "RunConfig",
     "RunResult",
     "SparseProbe",
     "SparseProbePath",
     "SparseProbeRegressor",
+    "best_subset",
+    "check_certificate",
     "document_level_text",
     "every_token",
     "extract",
+    "fewest_columns",
     "find_units",
     "load_model",
+    "make_problem",
+    "near_optimal",
+    "read_certificate",
     "run",
     "selection_stability",
+    "without_each",
     "wrap_model",
+    "write_certificate",
 ]
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import tomllib
+from math import isfinite
 from pathlib import Path
 from typing import Any, Literal
 
@@ -11,9 +12,12 @@ from pydantic import BaseModel, ConfigDict, ValidationError, model_validator
 
 from sparse_probing.errors import InputError
 from sparse_probing.records import NEURONS, Pooling
+from sparse_probing.selection.exact import SMALLEST_GAP
+from sparse_probing.selection.problem import SELECTION_RIDGE
 
 Selected = Literal[
     "greedy_swap",
+    "exact",
     "shrinking_elastic_net",
     "l1_path",
     "recursive_elimination",
@@ -68,7 +72,18 @@ class RunConfig(BaseModel):
     """Numbers of neurons to try. Default: 1 2 3 4 5 6 7 8 10 12 16 32 64 128 256."""
     methods: tuple[Selected, ...] = ("greedy_swap", "mean_difference")
     """How the k units are chosen: greedy_swap, shrinking_elastic_net (the paper's), l1_path, recursive_elimination,
-    orthogonal_matching_pursuit, mean_difference, mutual_information. Several are compared on validation."""
+    orthogonal_matching_pursuit, mean_difference, mutual_information, exact (proved, for --exact-ks). Several are compared on
+    validation."""
+    selection_ridge: float = SELECTION_RIDGE
+    """Ridge while units are chosen; the chosen ones are fitted again with a small one. 0.3 makes proofs faster, hardly worse."""
+    exact_ks: tuple[int, ...] = (1, 2, 3)
+    """Method exact: numbers of neurons for which the best support is proved."""
+    exact_layers: tuple[int, ...] | None = None
+    """Method exact: layers. Default: all that are probed."""
+    exact_gap: float = 1e-3
+    """Method exact: the best support may be better than the one found by at most this share of the objective."""
+    exact_nodes: int = 20_000
+    """Method exact: bounds to compute for one support before it is left with the gap that remains."""
     permutations: int = 1_000
     """Permutations of the labels that tell whether the best of all units is better than chance; 0 for none."""
     random_model: bool = True
@@ -103,6 +118,12 @@ class RunConfig(BaseModel):
             )
         if not self.methods:
             raise ValueError("methods must name at least one way to choose units, such as greedy_swap")
+        if not (self.selection_ridge > 0 and isfinite(self.selection_ridge)):
+            raise ValueError(f"selection_ridge must be above 0, got {self.selection_ridge}")
+        if not SMALLEST_GAP <= self.exact_gap < 1:
+            raise ValueError(f"exact_gap must be from {SMALLEST_GAP:g} to 1, got {self.exact_gap}")
+        if self.exact_nodes < 1 or not self.exact_ks or min(self.exact_ks) < 1:
+            raise ValueError("exact_nodes must be at least 1, and exact_ks name sizes from 1 on")
         if self.permutations != 0 and self.permutations < 100:
             raise ValueError(f"permutations must be 0 (none) or at least 100, got {self.permutations}")
         if self.skip_first < 0 or self.seed < 0:

@@ -19,22 +19,26 @@ from sparse_probing.activations.forecast import Forecast, forecast
 from sparse_probing.activations.models import LoadedModel, ModelOutline, load_model, outline_model
 from sparse_probing.activations.store import Activations
 from sparse_probing.analyses.examples import NamedNeuron, activation_histograms, choose_examples, show_examples
-from sparse_probing.config import RunConfig, to_toml
+from sparse_probing.config import RunConfig, make_config, read_config, to_toml
 from sparse_probing.datasets.feature_dataset import FeatureDataset, SamplingRules, build_feature_dataset, concatenate
 from sparse_probing.datasets.labelled_text import LabelledText
 from sparse_probing.datasets.readers import read_labelled_documents, read_labelled_spans
 from sparse_probing.datasets.sources import SOURCES, demo_corpus
 from sparse_probing.errors import InputError, PrerequisiteError
 from sparse_probing.files import write_json, write_table, write_text
+from sparse_probing.ranking.statistics import class_moments
 from sparse_probing.records import Site, task_rng
 from sparse_probing.report.html import write_report
 from sparse_probing.results import tables as schema
 from sparse_probing.results.dataset_tables import write_dataset
 from sparse_probing.results.manifest import git_state, versions
+from sparse_probing.selection.exact import checked_problem
+from sparse_probing.selection.problem import Problem
 from sparse_probing.selection.schedule import checked_ks
 from sparse_probing.sweep.evaluate import RunTables, evaluate
-from sparse_probing.sweep.local_runner import run_tasks
-from sparse_probing.sweep.plan import Method, Plan, plan_tasks
+from sparse_probing.sweep.local_runner import run_tasks, task_data
+from sparse_probing.sweep.plan import ExactPlan, Method, Plan, Task, plan_tasks
+from sparse_probing.sweep.run_task import feature_view
 
 UNTRAINED_SEED = 0
 DEFAULT_WINDOW = 256
@@ -97,7 +101,7 @@ def run(
         done(1)
     sites = find_units(model, config.site, config.layers)
     layers = [site.layer for site in sites]
-    ks = checked_ks(config.ks, min(site.width for site in sites))
+    ks, exact = sizes_of(config, sites)
     with reporter.stage("build rows", len(texts), "category") as done:
         dataset = build_dataset(config, texts, model, done)
     identity = config.identity() | {
@@ -110,7 +114,7 @@ def run(
             folder=folder, findings=pl.read_parquet(folder / "findings.parquet"), report=write_report(folder)
         )
     stores = _activations(config, model, dataset, sites, reporter)
-    tables = _probes(config, dataset, stores, layers, ks, folder, reporter)
+    tables = _probes(config, dataset, stores, layers, ks, exact, folder, reporter)
     write_dataset(folder / "dataset", dataset)
     _write_tables(folder, tables)
     _write_examples(folder, tables, model, dataset, sites, stores[False], reporter)
@@ -157,6 +161,51 @@ def dry_run(config: RunConfig, labelled: Sequence[LabelledText] | None = None) -
         )
     dataset = build_dataset(config, list(labelled) if labelled is not None else labelled_text_of(config), model)
     return forecast(dataset, sites * (2 if config.random_model else 1), config.store_dtype)
+
+
+def sizes_of(config: RunConfig, sites: Sequence[Site]) -> tuple[tuple[int, ...], ExactPlan | None]:
+    """Sizes to try, and what to prove. Sizes that are proved are tried by the other methods, too.
+
+    Raises:
+        InputError: a size that a layer does not have, an exact layer that is not probed.
+    """
+    width, layers = min(site.width for site in sites), [site.layer for site in sites]
+    ks = checked_ks(config.ks, width)
+    if Method.EXACT.value not in config.methods:
+        return ks, None
+    wanted = checked_ks(config.exact_ks, width)
+    chosen = layers if config.exact_layers is None else sorted(set(config.exact_layers))
+    strange = [layer for layer in chosen if layer not in layers]
+    if strange:
+        raise InputError(
+            f"layer {strange[0]} of --exact-layers is not probed: choose from {', '.join(map(str, layers))}."
+        )
+    exact = ExactPlan(ks=wanted, layers=tuple(chosen), gap=config.exact_gap, nodes=config.exact_nodes)
+    return tuple(sorted({*ks, *wanted})), exact
+
+
+def problem_of_run(folder: Path, category: str, feature: str, layer: int, reporter: Reporter | None = None) -> Problem:
+    """The selection problem of one feature at one layer of a finished run, made anew from its options, text and model.
+
+    Activations come from the cache, or from the model where the cache was cleared.
+
+    Raises:
+        InputError: no run, or one that has no such feature or layer.
+    """
+    config = make_config(read_config(folder / "config.toml"))
+    model = load_model(config.model, device=config.device, dtype=config.dtype)
+    dataset = build_dataset(config, labelled_text_of(config), model)
+    sites = find_units(model, config.site, config.layers)
+    if (category, feature) not in zip(dataset.categories, dataset.features, strict=True):
+        raise InputError(f"run {str(folder)!r} has no feature {feature!r} in category {category!r}.")
+    if layer not in [site.layer for site in sites]:
+        raise InputError(f"run {str(folder)!r} does not probe layer {layer}.")
+    store = _activations(config.model_copy(update={"random_model": False}), model, dataset, sites, reporter or Silent())
+    f = list(zip(dataset.categories, dataset.features, strict=True)).index((category, feature))
+    task = Task(layer=layer, category=category, features=(f,), exact=True)
+    data = task_data(task, dataset, store[False])
+    moments = class_moments(data.x[data.train], data.positive[data.train], data.eligible[data.train])
+    return checked_problem(feature_view(task, data, 0, moments, config.selection_ridge).problem)
 
 
 def labelled_text_of(config: RunConfig) -> list[LabelledText]:
@@ -283,15 +332,20 @@ def _probes(
     stores: dict[bool, Activations],
     layers: list[int],
     ks: tuple[int, ...],
+    exact: ExactPlan | None,
     folder: Path,
     reporter: Reporter,
 ) -> RunTables:
-    tasks = plan_tasks(layers, dataset.categories, random_model=config.random_model)
+    tasks = plan_tasks(
+        layers, dataset.categories, random_model=config.random_model, exact_layers=exact.layers if exact else ()
+    )
     plan = Plan(
         ks=ks,
         methods=tuple(Method(name) for name in config.methods),
         permutations=config.permutations,
         seed=config.seed,
+        selection_ridge=config.selection_ridge,
+        exact=exact,
     )
     with reporter.stage("probes", sum(len(task.features) for task in tasks), "feature x layer") as done:
         results = run_tasks(tasks, dataset, stores, folder / "tasks", plan=plan, workers=config.workers, progress=done)

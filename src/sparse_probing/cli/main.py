@@ -11,6 +11,7 @@ from rich.console import Console
 from rich.markup import escape
 
 from sparse_probing.cli.cache import cache
+from sparse_probing.cli.check_certificate import check_certificate
 from sparse_probing.cli.demo import demo
 from sparse_probing.cli.report import report
 from sparse_probing.cli.run import run
@@ -30,6 +31,7 @@ app.command(run)
 app.command(simulate)
 app.command(sites)
 app.command(report)
+app.command(check_certificate)
 app.command(cache)
 
 OUR_FAULT_NOT = {errno.ENOSPC, errno.EACCES, errno.EPERM, errno.EROFS, errno.EDQUOT}

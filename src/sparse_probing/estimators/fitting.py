@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -16,10 +16,11 @@ from sparse_probing.probes.losses import Loss
 from sparse_probing.probes.multinomial import fit_multinomial
 from sparse_probing.probes.newton import fit_one
 from sparse_probing.probes.weights import row_weights
-from sparse_probing.selection.methods import select
+from sparse_probing.selection.exact import Limits
+from sparse_probing.selection.methods import EXACT_NODES, bounded_selections
 from sparse_probing.selection.multiclass import select_multiclass
 from sparse_probing.selection.problem import Problem, standardise
-from sparse_probing.selection.supports import Supports
+from sparse_probing.selection.supports import Selection, Supports
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -47,6 +48,8 @@ class Settings:
     ridge: float
     selection_ridge: float
     seed: int
+    limits: Limits = field(default_factory=lambda: Limits(nodes=EXACT_NODES))
+    """Of method `exact`."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -61,6 +64,8 @@ class FittedProbe:
     iterations: int
     separable: bool
     """No training row is on the wrong side."""
+    selection: Selection | None
+    """The choice at the selection's ridge, and its bound; null for more than two classes, and where all columns are constant."""
 
     def wide(self, width: int) -> Float[np.ndarray, "output column"]:
         """Coefficients of all columns: 0 outside the support."""
@@ -74,11 +79,12 @@ def fit_probes(task: Task, ks: Sequence[int], settings: Settings) -> tuple[dict[
 
     Selection works on a standardised float32 copy of the matrix; nothing else is as large.
     """
-    supports, n_constant = _supports(task, ks, settings)
-    return {k: _refit(task, support, settings.ridge) for k, support in supports.items()}, n_constant
+    supports, selections, n_constant = _supports(task, ks, settings)
+    probes = {k: _refit(task, support, settings.ridge, selections.get(k)) for k, support in supports.items()}
+    return probes, n_constant
 
 
-def _supports(task: Task, ks: Sequence[int], settings: Settings) -> tuple[Supports, int]:
+def _supports(task: Task, ks: Sequence[int], settings: Settings) -> tuple[Supports, dict[int, Selection], int]:
     """Constant columns come only where k leaves no other choice, those of lowest index first."""
     x = task.x if len(task.usable) == task.x.shape[1] else task.x[:, task.usable]
     z, _, _ = standardise(x, task.spread)
@@ -88,6 +94,7 @@ def _supports(task: Task, ks: Sequence[int], settings: Settings) -> tuple[Suppor
         z = z[:, varies]
     sizes = sorted({min(k, len(columns)) for k in ks} - {0})
     found: Supports = {0: np.array([], dtype=int)}
+    chosen: dict[int, Selection] = {}
     if sizes:
         rng = np.random.default_rng(settings.seed)
         ridge, target, weights = settings.selection_ridge, task.target, task.weights
@@ -95,15 +102,17 @@ def _supports(task: Task, ks: Sequence[int], settings: Settings) -> tuple[Suppor
             found |= select_multiclass(z, target, weights, ridge, settings.method, sizes, rng)
         else:
             problem = Problem(z=z, target=target.astype(np.float64), weights=weights, loss=task.loss, ridge=ridge)
-            found |= select(problem, settings.method, sizes, rng)
-    supports = {}
+            chosen = bounded_selections(problem, settings.method, sizes, rng, settings.limits)
+            found |= {k: selection.support for k, selection in chosen.items()}
+    supports: Supports = {}
     for k in ks:
         size = min(k, len(columns))
         supports[k] = np.sort(np.concatenate([columns[found[size]], spare[: k - size]]))
-    return supports, len(spare)
+    selections = {k: chosen[min(k, len(columns))] for k in ks if min(k, len(columns)) in chosen}
+    return supports, selections, len(spare)
 
 
-def _refit(task: Task, support: Int[np.ndarray, " k"], ridge: float) -> FittedProbe:
+def _refit(task: Task, support: Int[np.ndarray, " k"], ridge: float, selection: Selection | None) -> FittedProbe:
     x = task.x[:, support].astype(np.float64)
     rounded, mean, scale = standardise(x, task.spread)
     z = np.where(rounded.any(axis=0), (x - mean) / scale, 0.0)  # in float64: float32 is for the search only
@@ -129,6 +138,7 @@ def _refit(task: Task, support: Int[np.ndarray, " k"], ridge: float) -> FittedPr
         gradient_norm=fit.gradient_norm,
         iterations=fit.iterations,
         separable=separable,
+        selection=selection,
     )
 
 

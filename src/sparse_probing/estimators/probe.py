@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+from numbers import Real
 from typing import Any
 
 import numpy as np
@@ -22,6 +24,8 @@ from sparse_probing.estimators.fitting import (
 )
 from sparse_probing.probes.losses import LOSSES, SQUARED_ERROR
 from sparse_probing.probes.weights import row_weights
+from sparse_probing.selection.exact import Limits
+from sparse_probing.selection.methods import EXACT_NODES
 
 
 def _has_probabilities(estimator: Any) -> bool:
@@ -68,6 +72,7 @@ class LinearClassifier(ClassifierMixin, ColumnSelector):
         self.support_, self.coef_, self.intercept_ = probe.support, probe.wide(width), probe.intercepts
         self.objective_, self.gradient_norm_, self.n_iter_ = probe.objective, probe.gradient_norm, probe.iterations
         self.separable_, self.n_constant_columns_ = probe.separable, n_constant
+        take_bound(self, probe)
 
     def decision_function(self, X: Any) -> Float[np.ndarray, " row"] | Float[np.ndarray, "row class"]:
         """Linear predictor: above 0 speaks for `classes_[1]`; one column per class where there are more than two.
@@ -108,7 +113,8 @@ class SparseProbe(LinearClassifier):
 
     Args:
         k: number of columns.
-        method: `greedy_swap`, `shrinking_elastic_net`, `l1_path`, `recursive_elimination`, `orthogonal_matching_pursuit`,
+        method: `greedy_swap`, `exact` (proved, or with the gap that is left at a limit), `shrinking_elastic_net`,
+            `l1_path`, `recursive_elimination`, `orthogonal_matching_pursuit`,
             `mean_difference`, `mutual_information` (which ignores weights) or `random`; for more than two classes those of
             `selection.multiclass`.
         loss: `logistic`, or `squared_hinge` for a linear support vector machine: two classes, no `predict_proba`.
@@ -117,6 +123,8 @@ class SparseProbe(LinearClassifier):
         class_weight: `balanced`, None, or a dict from label to factor.
         bad_columns: with NaN or infinity: `error`, or `drop` to choose none of them.
         random_state: for method `random`.
+        proof_gap: method `exact`: how much better, relatively, another support may be for this one to count as proved.
+        max_seconds: method `exact`: time to search; 20,000 bounds when None, which does not depend on the machine.
 
     Attributes:
         classes_: labels, sorted.
@@ -125,6 +133,10 @@ class SparseProbe(LinearClassifier):
         intercept_: shape (1,) or (class,).
         objective_: value at the minimum, on standardised columns; nats for the logistic loss.
         gradient_norm_: largest absolute entry of the gradient there.
+        selection_objective_: of the support at `selection_ridge`; this and the next three are None for more than two classes.
+        lower_bound_: no support of k columns has a smaller objective at `selection_ridge`, whatever the method.
+        gap_: by how much of `selection_objective_` another support could be better, at most.
+        status_: `optimal` (proved to `proof_gap`), `heuristic`, or the limit that ended the search.
         n_iter_: steps of the refit.
         separable_: the probe makes no mistake on the training rows, so that only the ridge keeps its coefficients finite: their
             size tells about the ridge, and a perfect score on these rows tells nothing. Say so where you report them.
@@ -145,6 +157,8 @@ class SparseProbe(LinearClassifier):
         class_weight: Any = "balanced",
         bad_columns="error",
         random_state: Any = 0,
+        proof_gap=1e-3,
+        max_seconds=None,
     ):
         # no types: scikit-learn sets parameters to anything and expects complaints from fit
         self.k = k
@@ -155,6 +169,11 @@ class SparseProbe(LinearClassifier):
         self.class_weight = class_weight
         self.bad_columns = bad_columns
         self.random_state = random_state
+        self.proof_gap = proof_gap
+        self.max_seconds = max_seconds
+
+    def _settings(self) -> Settings:
+        return replace(super()._settings(), limits=limits_of(self.proof_gap, self.max_seconds))
 
     def fit(self, X: Any, y: Any, sample_weight: Any = None) -> SparseProbe:
         """Choose k columns and fit.
@@ -188,6 +207,8 @@ class SparseProbeRegressor(RegressorMixin, ColumnSelector):
         selection_ridge: while columns are chosen; above 0.
         bad_columns: with NaN or infinity: `error`, or `drop` to choose none of them.
         random_state: for method `random`.
+        proof_gap: as in `SparseProbe`.
+        max_seconds: as in `SparseProbe`.
 
     Attributes:
         support_: chosen columns, ascending.
@@ -195,6 +216,10 @@ class SparseProbeRegressor(RegressorMixin, ColumnSelector):
         intercept_: in the units of the target.
         objective_: value at the minimum, on standardised columns and target.
         gradient_norm_: largest absolute entry of the gradient there.
+        selection_objective_: of the support at `selection_ridge`.
+        lower_bound_: no support of k columns has a smaller objective at `selection_ridge`, whatever the method.
+        gap_: by how much of `selection_objective_` another support could be better, at most.
+        status_: `optimal` (proved to `proof_gap`), `heuristic`, or the limit that ended the search.
         n_iter_: steps of the refit.
         n_constant_columns_: without variance; chosen only if k leaves no other choice, with coefficient 0.
         n_dropped_columns_: left out for NaN or infinity.
@@ -211,6 +236,8 @@ class SparseProbeRegressor(RegressorMixin, ColumnSelector):
         selection_ridge=0.1,
         bad_columns="error",
         random_state: Any = 0,
+        proof_gap=1e-3,
+        max_seconds=None,
     ):
         self.k = k
         self.method = method
@@ -218,6 +245,8 @@ class SparseProbeRegressor(RegressorMixin, ColumnSelector):
         self.selection_ridge = selection_ridge
         self.bad_columns = bad_columns
         self.random_state = random_state
+        self.proof_gap = proof_gap
+        self.max_seconds = max_seconds
 
     def fit(self, X: Any, y: Any, sample_weight: Any = None) -> SparseProbeRegressor:
         """Choose k columns and fit.
@@ -237,6 +266,7 @@ class SparseProbeRegressor(RegressorMixin, ColumnSelector):
             ridge=positive_number("ridge", self.ridge),
             selection_ridge=positive_number("selection_ridge", self.selection_ridge),
             seed=seed_of(self.random_state),
+            limits=limits_of(self.proof_gap, self.max_seconds),
         )
         weights = row_weights(rows.weight, rows.weight, balance_classes=False)
         target = rows.y.astype(np.float64)
@@ -251,6 +281,7 @@ class SparseProbeRegressor(RegressorMixin, ColumnSelector):
         self.support_, self.coef_ = probe.support, spread * probe.wide(rows.x.shape[1])[0]
         self.intercept_ = centre + spread * float(probe.intercepts[0])
         self.objective_, self.gradient_norm_, self.n_iter_ = probe.objective, probe.gradient_norm, probe.iterations
+        take_bound(self, probe)
         return self
 
     def predict(self, X: Any) -> Float[np.ndarray, " row"]:
@@ -260,6 +291,29 @@ class SparseProbeRegressor(RegressorMixin, ColumnSelector):
             X: array or data frame [row, column].
         """
         return self._chosen_columns(X) @ self.coef_[self.support_] + self.intercept_
+
+
+def limits_of(gap: Any, seconds: Any) -> Limits:
+    """Limits of an exact search from parameters.
+
+    Raises:
+        InputError: a gap or a time that is not possible.
+    """
+    gap = positive_number("proof_gap", gap)
+    if seconds is None:
+        return Limits(gap=gap, nodes=EXACT_NODES)
+    if isinstance(seconds, bool) or not isinstance(seconds, Real) or not 0 <= float(seconds) < float("inf"):
+        raise InputError(f"max_seconds = {seconds!r} is not possible: give a number of seconds from 0 on, or None.")
+    return Limits(gap=gap, seconds=float(seconds))
+
+
+def take_bound(estimator: Any, probe: FittedProbe) -> None:
+    """Attributes that say how good the choice is proved to be."""
+    chosen = probe.selection
+    estimator.selection_objective_ = None if chosen is None else chosen.objective
+    estimator.lower_bound_ = None if chosen is None else chosen.lower_bound
+    estimator.gap_ = None if chosen is None else chosen.gap
+    estimator.status_ = None if chosen is None else chosen.status.value
 
 
 def linear_predictor(

@@ -1,4 +1,4 @@
-"""The losses that a probe can minimise: value, slope and curvature at the linear predictor."""
+"""The losses that a probe can minimise: value, slope and curvature at the linear predictor, and the conjugate for bounds."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 from jaxtyping import Float
-from scipy.special import expit
+from scipy.special import entr, expit
 
 Values = Float[np.ndarray, "*problem row"]
 
@@ -22,6 +22,9 @@ class Loss:
     """First derivative in eta."""
     curvature: Callable[[Values, Values], Values]
     """Second derivative in eta (for the squared hinge, the one of the active side)."""
+    intercept_of_pull: Callable[[Values, Values], Values]
+    """`min over eta of l(eta, target) + pull * eta`, that is `-l*(-pull)`: where the line of slope -pull that touches the loss from
+    below crosses eta = 0. `pull` is minus a slope; -inf where no line of that slope lies below the loss."""
     classes: bool = True
     """Whether targets are classes."""
 
@@ -40,11 +43,22 @@ def _shortfall(eta: Values, target: Values) -> Values:
     return np.maximum(1.0 - (2.0 * target - 1.0) * eta, 0.0)
 
 
+def _entropy(pull: Values, target: Values) -> Values:
+    share = (2.0 * target - 1.0) * pull  # of the whole pull that a row can have
+    return np.where((share >= 0) & (share <= 1), entr(np.clip(share, 0, 1)) + entr(np.clip(1.0 - share, 0, 1)), -np.inf)
+
+
+def _hinge_intercept(pull: Values, target: Values) -> Values:
+    share = (2.0 * target - 1.0) * pull
+    return np.where(share >= 0, share - 0.25 * share**2, -np.inf)
+
+
 LOGISTIC = Loss(
     "logistic",
     _logistic_value,
     lambda eta, target: expit(eta) - target,
     _logistic_curvature,
+    _entropy,
 )
 """`log(1 + exp(-s eta))` with s = 2 target - 1, in nats."""
 
@@ -53,6 +67,7 @@ SQUARED_HINGE = Loss(
     lambda eta, target: _shortfall(eta, target) ** 2,
     lambda eta, target: -2.0 * (2.0 * target - 1.0) * _shortfall(eta, target),
     lambda eta, target: 2.0 * (_shortfall(eta, target) > 0),
+    _hinge_intercept,
 )
 """`max(0, 1 - s eta)^2`: the linear support vector machine of scikit-learn's `LinearSVC`."""
 
@@ -61,6 +76,7 @@ SQUARED_ERROR = Loss(
     lambda eta, target: 0.5 * (eta - target) ** 2,
     lambda eta, target: eta - target,
     lambda eta, target: np.ones_like(eta),  # noqa: ARG005 - one signature
+    lambda pull, target: pull * target - 0.5 * pull**2,
     classes=False,
 )
 """`(eta - target)^2 / 2`: ridge regression for continuous targets."""

@@ -30,8 +30,15 @@ PROBES: dict[str, Any] = {
     "columns": pl.List(pl.Int32),
     "coefficients": pl.List(pl.Float64),
     "intercept": pl.Float64,
+    "selection_objective": pl.Float64,
+    "lower_bound": pl.Float64,
+    "gap": pl.Float64,
+    "status": pl.String,
+    "certificate": pl.String,
 }
-"""Fitted probes, one row per probe and split. Test rows exist only for chosen probes, one per role."""
+"""Fitted probes, one row per probe and split. Test rows exist only for chosen probes, one per role. Where a support was selected:
+its objective while it was chosen (`ridge` and `objective` belong to the refit), what no support of its size in that layer can go
+below, the relative gap between them, how the search ended, and the file of the certificate."""
 
 NEURONS: dict[str, Any] = {
     "category": pl.String,

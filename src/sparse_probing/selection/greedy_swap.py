@@ -1,4 +1,4 @@
-"""Greedy forward selection with swaps, and a way back: the default.
+"""Greedy forward selection with swaps, second starts from the relaxation, and sweeps back and forth: the default.
 
 A quadratic model of the objective prices every addition, removal and exchange at once; the most promising moves are then tried
 for real. All columns compete at every size, through a pool of those that the gradient favours.
@@ -6,7 +6,7 @@ for real. All columns compete at every size, through a pool of those that the gr
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 
@@ -15,6 +15,7 @@ from jaxtyping import Float, Int
 
 from sparse_probing.probes.newton import LinearFit, fit_batch
 from sparse_probing.selection.problem import Problem
+from sparse_probing.selection.relaxation import Relaxed, relaxation_path
 from sparse_probing.selection.supports import Supports
 
 TRIED = 4
@@ -27,9 +28,13 @@ ONE_BY_ONE = 16
 """Up to this size columns come one by one and are swapped at every size; beyond, a quarter of the size comes at a time, and
 exchanges are made at the wanted sizes only."""
 SWAPS = 40
-"""Exchanges at one size, at most."""
-FEW_SWAPS = 3
-"""The same beyond `ONE_BY_ONE` columns, where exchanges cost most and change least."""
+"""Exchanges at one size, at most; fewer beyond 25 columns, where they cost most and change least."""
+PATH = 32
+"""Sizes up to here are reached step by step; larger supports begin at the relaxation, which is nearly tight there."""
+SWEEPS = 3
+"""Rounds back and forth, at most."""
+WORTH_SWAPPING = 0.01
+"""A support from a neighbouring size may be so much worse, relatively, and is still tried with exchanges."""
 SEARCH_TOLERANCE = 1e-5
 """Of the gradient while searching: the objective is then right to 1e-9."""
 LEAST_GAIN = 1e-7
@@ -58,19 +63,22 @@ class _Model:
     gradient: Float[np.ndarray, " pool"]
 
 
-def greedy_swap(problem: Problem, ks: Sequence[int]) -> Supports:
+def greedy_swap(problem: Problem, ks: Sequence[int], relaxed: Mapping[int, Relaxed] | None = None) -> Supports:
     """Supports for every k on one path.
 
     Forward: the four best additions by the quadratic model are fitted, the best one stays; then exchanges as long as one of the
-    four best improves the objective. Backward from the largest size: a support that the next larger one contains, and that is
-    better than the forward one, takes its place and is swapped again. Supports need not be nested.
+    four best improves the objective. A second start at each wanted size: the largest coefficients of the relaxation, with
+    exchanges. Then sweeps: backward, a support that the next larger one contains, and forward, one that contains the next smaller
+    one, take the place of a worse one and are swapped again, until nothing improves. Supports need not be nested.
     Cost O(row * pool * k) per step. Deterministic.
 
     Args:
         problem: what to minimise.
         ks: sizes wanted.
+        relaxed: the relaxation for every wanted size, if it is known already.
     """
-    search, sizes = _Search(problem, max(ks)), path_sizes(ks)
+    search, sizes = _Search(problem, max(ks)), path_sizes([k for k in ks if k <= PATH])
+    relaxed = relaxation_path(problem, ks) if relaxed is None else relaxed
     found: dict[int, _State] = {}
     state = search.nothing
     for size in sizes:
@@ -78,15 +86,28 @@ def greedy_swap(problem: Problem, ks: Sequence[int]) -> Supports:
         if size <= ONE_BY_ONE or size in ks:
             state = search.swapped(state)
         found[size] = state
-    for size, next_size in pairwise(reversed(sizes)):
-        smaller = search.smaller(found[size], next_size)
-        if smaller.fit.objective < found[next_size].fit.objective * (1 - LEAST_GAIN):
-            found[next_size] = search.swapped(smaller) if next_size <= ONE_BY_ONE or next_size in ks else smaller
+    for k in ks:
+        state = search.swapped(search.started(relaxed[k].rounded(k)))
+        if k not in found or state.fit.objective < found[k].fit.objective * (1 - LEAST_GAIN):
+            found[k] = state
+    for _ in range(SWEEPS):
+        before = {size: found[size].fit.objective for size in sizes}
+        for size, next_size in pairwise(reversed(sizes)):
+            smaller = search.smaller(found[size], next_size)
+            found[next_size] = search.better(found[next_size], smaller)
+        for size, next_size in pairwise(sizes):
+            if before[size] > found[size].fit.objective * (1 + LEAST_GAIN):
+                larger = search.larger(found[size], next_size - size)
+                found[next_size] = search.better(found[next_size], larger)
+        if all(found[size].fit.objective >= value * (1 - LEAST_GAIN) for size, value in before.items()):
+            break
     return {k: np.sort(search.pool[found[k].support]) for k in ks}
 
 
 def path_sizes(ks: Sequence[int]) -> list[int]:
     """Every size up to `ONE_BY_ONE`, then steps of a quarter that do not jump over a wanted size."""
+    if not ks:
+        return []
     sizes, largest = [1], max(ks)
     while sizes[-1] < largest:
         size = sizes[-1]
@@ -148,6 +169,25 @@ class _Search:
         hessian[k, k] += 1e-12
         return curvature, problem.weights * problem.loss.slope(eta, problem.target), weighted, np.linalg.inv(hessian)
 
+    def started(self, columns: np.ndarray) -> _State:
+        """The probe on any columns of the problem; they join the pool."""
+        new = np.setdiff1d(columns, self.pool)
+        if len(self.pool) + len(new) > len(self.columns):
+            more = np.empty((len(new) + FRESH, self.columns.shape[1]), dtype=np.float32)
+            self.columns, self.squares = np.concatenate([self.columns, more]), np.concatenate([self.squares, more])
+        known, self.pool = len(self.pool), np.concatenate([self.pool, new])
+        self._copy(known)
+        place = np.argsort(self.pool, kind="stable")
+        support = place[np.searchsorted(self.pool, columns, sorter=place)]
+        return self._fitted(support, np.zeros(len(support)), self.nothing)
+
+    def better(self, best: _State, other: _State) -> _State:
+        """Exchanges from another support of the same size; the best stays if they do not lead below it."""
+        if other.fit.objective > best.fit.objective * (1 + WORTH_SWAPPING) or set(other.support) == set(best.support):
+            return best
+        other = self.swapped(other)
+        return other if other.fit.objective < best.fit.objective * (1 - LEAST_GAIN) else best
+
     def model(self, state: _State) -> _Model:
         """Price all moves: one matrix product of the pool with the support's weighted columns."""
         curvature, pull, weighted, inverse = self._curvature(state)
@@ -184,7 +224,7 @@ class _Search:
     def swapped(self, state: _State) -> _State:
         """Exchange a member for another column as long as that improves the objective."""
         k = len(state.support)
-        for _ in range(SWAPS if k <= ONE_BY_ONE else FEW_SWAPS):
+        for _ in range(min(SWAPS, max(4, 1_024 // k))):
             model = self.model(state)
             diagonal = np.diag(model.inverse)[:k]
             ratio = state.fit.coefficients / diagonal

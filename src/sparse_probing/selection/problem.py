@@ -5,10 +5,12 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
-from jaxtyping import Float, Int
+from jaxtyping import Float, Int, Shaped
 
-from sparse_probing.probes.losses import LOGISTIC, Loss
+from sparse_probing.errors import InputError
+from sparse_probing.probes.losses import LOGISTIC, LOSSES, Loss
 from sparse_probing.probes.newton import GRADIENT_TOLERANCE, LinearFit, LinearFits, fit_batch, fit_one
+from sparse_probing.probes.weights import row_weights
 
 SELECTION_RIDGE = 0.1
 """Ridge while a support is chosen: it hardly moves held-out scores up to k = 16 and keeps lower bounds tight."""
@@ -55,6 +57,65 @@ class Problem:
         shape = (len(supports), len(self.target))
         target, weights = np.broadcast_to(self.target, shape), np.broadcast_to(self.weights, shape)
         return fit_batch(x, target, weights, ridge or self.ridge, self.loss, start, tolerance)
+
+
+def make_problem(
+    x: Shaped[np.ndarray, "row column"],
+    y: Shaped[np.ndarray, " row"],
+    *,
+    ridge: float = SELECTION_RIDGE,
+    loss: str = "logistic",
+    sample_weight: Shaped[np.ndarray, " row"] | None = None,
+    balanced: bool = True,
+) -> Problem:
+    """A selection problem from a matrix and labels.
+
+    Args:
+        x: numbers; columns are standardised (a float32 copy), with sample weights, without class weights.
+        y: for classes booleans, or 0 and 1; for `squared_error` numbers, as they are.
+        ridge: above 0; see `paper_ridge` for the paper's parameter.
+        loss: `logistic`, `squared_hinge` or `squared_error`.
+        sample_weight: of each row, not negative.
+        balanced: both classes weigh the same.
+
+    Raises:
+        InputError: shapes, labels or weights that cannot be used.
+    """
+    if loss not in LOSSES:
+        raise InputError(f"there is no loss {loss!r}: choose one of {', '.join(LOSSES)}.")
+    n = len(x)
+    weight = np.ones(n) if sample_weight is None else np.asarray(sample_weight, dtype=np.float64)
+    if len(y) != n or len(weight) != n:
+        raise InputError(f"{n} rows, but {len(y)} labels and {len(weight)} weights: give one of each per row.")
+    target = np.asarray(y).astype(np.float64)
+    if LOSSES[loss].classes and not np.isin(target, (0.0, 1.0)).all():
+        seen = np.unique(target)[:5].tolist()
+        raise InputError(f"the loss {loss} needs labels 0 and 1 (or booleans), not {seen}: encode the classes.")
+    if not np.isfinite(weight).all() or (weight < 0).any() or weight.sum() <= 0:
+        raise InputError("weights must be finite, not negative, and not all zero: mend them, or leave them out.")
+    if balanced and LOSSES[loss].classes and min(weight @ target, weight @ (1 - target)) <= 0:
+        raise InputError("all rows with weight belong to one class: nothing can be told apart. Give rows of both.")
+    weights = row_weights(target, weight, balance_classes=balanced and LOSSES[loss].classes)
+    z, _, _ = standardise(x, weight)
+    return Problem(z=z, target=target, weights=weights, loss=LOSSES[loss], ridge=float(ridge))
+
+
+def paper_ridge(gamma: float, rows: int) -> float:
+    """The ridge that equals the paper's regularisation parameter gamma.
+
+    The paper (Gurnee et al. 2023, optimal sparse probing) divides columns by ten standard deviations, sums the loss over the rows
+    and adds `|b|^2 / (2 gamma)`; here columns have deviation 1 and the loss is a mean, which makes it `100 / (gamma * rows)`.
+
+    Args:
+        gamma: the paper's parameter, above 0.
+        rows: number of rows.
+
+    Raises:
+        InputError: a parameter that is not above 0.
+    """
+    if not (gamma > 0 and rows > 0):
+        raise InputError(f"gamma = {gamma:g} with {rows} rows is not possible: both must be above 0.")
+    return 100.0 / (gamma * rows)
 
 
 def standardise(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -15,6 +15,7 @@ from sparse_probing.metrics.multiple_testing import benjamini_hochberg
 from sparse_probing.metrics.scores import Scored, metrics_at
 from sparse_probing.records import Split, task_rng, unit_name
 from sparse_probing.results.verdict import Evidence, verdict
+from sparse_probing.selection.supports import gap_between
 from sparse_probing.sweep.across_layers import Comparison, compare_layers
 from sparse_probing.sweep.choose import CONTROLS, choose
 from sparse_probing.sweep.controls import control_labels
@@ -59,6 +60,7 @@ def evaluate(
     """
     tables = RunTables()
     by_feature: dict[tuple[str, str], list[Probe]] = {}
+    share_bounds(row for result in results.values() for row in result.probes)
     for probe in (row for result in results.values() for row in result.probes):
         by_feature.setdefault((probe["category"], probe["feature"]), []).append(probe)
         tables.probes.extend(_fitted_rows(probe))
@@ -287,8 +289,24 @@ def _majority(dataset: FeatureDataset, f: int) -> tuple[Scored, float]:
 _COMMON = ("category", "feature", "layer", "method", "k", "threshold", "ridge", "objective", "columns", "intercept")
 
 
+_CHOICE = ("selection_objective", "lower_bound", "gap", "status", "certificate")
+
+
 def _common(probe: Probe) -> Probe:
-    return {name: probe[name] for name in (*_COMMON, "coefficients")}
+    return {name: probe[name] for name in (*_COMMON, "coefficients")} | {name: probe.get(name) for name in _CHOICE}
+
+
+def share_bounds(probes: Iterable[Probe]) -> None:
+    """A bound that an exact search proved holds for every support of that size in that layer, heuristic ones included."""
+    best: dict[tuple[Any, ...], float] = {}
+    some = [probe for probe in probes if probe.get("lower_bound") is not None]
+    for probe in some:
+        key = tuple(probe[name] for name in ("category", "feature", "layer", "k"))
+        best[key] = max(best.get(key, -np.inf), probe["lower_bound"])
+    for probe in some:
+        key = tuple(probe[name] for name in ("category", "feature", "layer", "k"))
+        probe["lower_bound"] = min(best[key], probe["selection_objective"])
+        probe["gap"] = gap_between(probe["selection_objective"], probe["lower_bound"])
 
 
 def _fitted_rows(probe: Probe) -> list[Probe]:

@@ -13,7 +13,8 @@ from jaxtyping import Bool, Float, Int
 from sparse_probing.metrics.scores import Scored, best_f1_threshold, metrics_at
 from sparse_probing.probes.newton import SMALL_RIDGE, LinearFit, fit_batch
 from sparse_probing.probes.weights import balanced_weights
-from sparse_probing.selection.problem import Problem, standardise
+from sparse_probing.selection.problem import SELECTION_RIDGE, Problem, standardise
+from sparse_probing.selection.supports import Selection
 from sparse_probing.sweep.plan import Method, Task
 
 STANDARD_DEVIATION_FLOOR = 1e-3
@@ -33,8 +34,9 @@ class FeatureView:
         scale: Float[np.ndarray, " unit"],
         feature: str,
         task: Task,
+        selection_ridge: float = SELECTION_RIDGE,
     ) -> None:
-        self.raw, self.feature, self.task = x, feature, task
+        self.raw, self.feature, self.task, self.selection_ridge = x, feature, task, selection_ridge
         self.mean, self.scale = mean, np.maximum(scale, STANDARD_DEVIATION_FLOOR)
         self.rows = {part: np.flatnonzero(eligible & (train == part)) for part in (True, False)}
         """Training rows (True) and validation rows (False)."""
@@ -45,7 +47,8 @@ class FeatureView:
     def problem(self) -> Problem:
         """The training rows as a selection problem."""
         z, _, _ = standardise(self.raw[self.rows[True]], floor=STANDARD_DEVIATION_FLOOR)
-        return Problem(z=z, target=self.labels[True].astype(np.float64), weights=self.weights)
+        target = self.labels[True].astype(np.float64)
+        return Problem(z=z, target=target, weights=self.weights, ridge=self.selection_ridge)
 
     def relabelled(self, positive: Bool[np.ndarray, " row"]) -> FeatureView:
         """The same rows with other labels (of all rows of the task)."""
@@ -74,6 +77,16 @@ class FeatureView:
         """Rows of the probe table for supports of equal size."""
         fits = self.fit_all(supports)
         return [self.record(method, columns, fit) for columns, fit in zip(supports, fits, strict=True)]
+
+    def selected(self, method: Method, selection: Selection, certificate: str | None = None) -> dict[str, Any]:
+        """Row of the probe table for a support that was selected; says how good the choice is proved to be."""
+        return self.records(method, selection.support[None])[0] | {
+            "selection_objective": selection.objective,
+            "lower_bound": selection.lower_bound,
+            "gap": selection.gap,
+            "status": selection.status.value,
+            "certificate": certificate,
+        }
 
     def record(
         self,

@@ -18,8 +18,12 @@ from sparse_probing.activations.store import Activations
 from sparse_probing.datasets.feature_dataset import FeatureDataset
 from sparse_probing.files import write_json
 from sparse_probing.records import POOLINGS, SPLITS, Pooling, Split
+from sparse_probing.selection.certificate import write_certificate
 from sparse_probing.sweep.plan import Plan, Task
 from sparse_probing.sweep.run_task import TaskData, TaskResult, run_task
+
+CERTIFICATES = "certificates"
+"""Folder of a run."""
 
 
 def run_tasks(
@@ -40,7 +44,7 @@ def run_tasks(
         tasks: from `plan_tasks`.
         dataset: rows and labels.
         stores: activations of the model (`False`) and of its untrained twin (`True`).
-        folder: one JSON file per finished task.
+        folder: one JSON file per finished task; certificates go into the folder of that name beside it.
         plan: sizes, methods, permutations, seed.
         workers: processes; as many as there are cores when null. Results do not depend on it.
         progress: called with the number of features done since the last call.
@@ -57,7 +61,13 @@ def run_tasks(
             open_tasks.append(task)
     if not open_tasks:
         return results
-    jobs = (delayed(_run)(task, task_data(task, dataset, stores[task.random_model]), plan) for task in open_tasks)
+    certificates = folder.parent / CERTIFICATES
+    if any(task.exact for task in open_tasks):
+        certificates.mkdir(exist_ok=True)
+    jobs = (
+        delayed(_run)(task, task_data(task, dataset, stores[task.random_model]), plan, certificates)
+        for task in open_tasks
+    )
     count = min(workers or os.cpu_count() or 1, len(open_tasks))
     with parallel_config(backend="loky", inner_max_num_threads=1):
         pool = Parallel(n_jobs=count, return_as="generator_unordered", pre_dispatch="n_jobs")
@@ -75,10 +85,10 @@ def run_tasks(
     return results
 
 
-def _run(task: Task, data: TaskData, plan: Plan) -> tuple[Task, TaskResult]:
+def _run(task: Task, data: TaskData, plan: Plan, certificates: Path) -> tuple[Task, TaskResult]:
     # also where the only worker is this process: sums must not depend on the number of threads
     with threadpool_limits(1):
-        return task, run_task(task, data, plan)
+        return task, run_task(task, data, plan, lambda name, made: write_certificate(certificates / name, made))
 
 
 def task_data(task: Task, dataset: FeatureDataset, store: Activations) -> TaskData:

@@ -6,10 +6,14 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 
+from sparse_probing.selection.problem import SELECTION_RIDGE
+
 
 class Method(StrEnum):
     """How a support is chosen, or which control stands in its place."""
 
+    EXACT = "exact"
+    """The best support, proved; for chosen sizes and layers."""
     GREEDY_SWAP = "greedy_swap"
     SHRINKING = "shrinking_elastic_net"
     L1_PATH = "l1_path"
@@ -40,6 +44,7 @@ class Method(StrEnum):
 
 
 SELECTED = (
+    Method.EXACT,
     Method.GREEDY_SWAP,
     Method.SHRINKING,
     Method.L1_PATH,
@@ -48,7 +53,19 @@ SELECTED = (
     Method.MEAN_DIFFERENCE,
     Method.MUTUAL_INFORMATION,
 )
-"""Methods that choose a support of size k; a run uses those that it is asked for."""
+"""Methods that choose a support of size k; a run uses those that it is asked for. Of two equal probes the first one counts."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ExactPlan:
+    """Where supports are proved to be the best, and how hard that is tried."""
+
+    ks: tuple[int, ...]
+    layers: tuple[int, ...]
+    gap: float
+    """Relative distance between objective and bound that counts as proved."""
+    nodes: int
+    """Bounds to compute for one support, at most about: a limit that does not depend on the machine."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -61,6 +78,9 @@ class Plan:
     permutations: int
     """Permutations of the labels for the null of the best unit; 0 for none."""
     seed: int
+    selection_ridge: float = SELECTION_RIDGE
+    """While supports are chosen."""
+    exact: ExactPlan | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -73,25 +93,36 @@ class Task:
     """Indices into the dataset's features."""
     random_model: bool = False
     """Run on the activations of the untrained twin: the single-neuron search only."""
+    exact: bool = False
+    """Only the exact searches, of one feature."""
 
     @property
     def name(self) -> str:
         """Key of the task's random generator and stem of its file."""
-        twin = "random-" if self.random_model else ""
-        return f"{twin}L{self.layer:03d}-{''.join(c if c.isalnum() else '_' for c in self.category)}"
+        kind = "random-" if self.random_model else "exact-" if self.exact else ""
+        feature = f"-feature{self.features[0]:03d}" if self.exact else ""
+        return f"{kind}L{self.layer:03d}-{''.join(c if c.isalnum() else '_' for c in self.category)}{feature}"
 
 
-def plan_tasks(layers: Sequence[int], categories: Sequence[str], *, random_model: bool) -> list[Task]:
-    """One task per layer and category, for the model and for its untrained twin.
+def plan_tasks(
+    layers: Sequence[int], categories: Sequence[str], *, random_model: bool, exact_layers: Sequence[int] = ()
+) -> list[Task]:
+    """One task per layer and category, for the model and for its untrained twin; one per layer and feature for exact searches.
 
     Args:
         layers: layers to probe.
         categories: category of each feature, in feature order.
         random_model: also plan the untrained twin.
+        exact_layers: layers in which supports are proved.
     """
     names = list(dict.fromkeys(categories))
     members = {name: tuple(i for i, c in enumerate(categories) if c == name) for name in names}
-    return [
+    exact = [
+        Task(layer=layer, category=name, features=(f,), exact=True)
+        for f, name in enumerate(categories)
+        for layer in exact_layers
+    ]
+    return exact + [
         Task(layer=layer, category=name, features=members[name], random_model=twin)
         for twin in ([False, True] if random_model else [False])
         for name in names

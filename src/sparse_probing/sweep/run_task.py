@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Callable
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -24,8 +25,11 @@ from sparse_probing.ranking.statistics import (
     welch_t,
 )
 from sparse_probing.records import task_rng
+from sparse_probing.selection.certificate import Certificate
+from sparse_probing.selection.exact import Limits
 from sparse_probing.selection.heuristics import at_random, top_by_score
-from sparse_probing.selection.methods import select
+from sparse_probing.selection.methods import bounded_selections
+from sparse_probing.selection.relaxation import relaxation_path
 from sparse_probing.selection.single_column import best_single_columns
 from sparse_probing.sweep.choose import best
 from sparse_probing.sweep.controls import control_labels, shuffled_labels
@@ -81,33 +85,48 @@ class _Ranked:
     single: SingleUnitScores
 
 
-def run_task(task: Task, data: TaskData, plan: Plan) -> TaskResult:
+Keep = Callable[[str, Certificate], object]
+"""Stores a certificate under a name."""
+
+
+def _drop(name: str, certificate: Certificate) -> None:  # noqa: ARG001 - where nobody stores certificates
+    return
+
+
+def run_task(task: Task, data: TaskData, plan: Plan, keep: Keep = _drop) -> TaskResult:
     """Fit every probe of the task.
 
     Args:
         task: layer and features.
         data: their activations and labels, without test rows.
         plan: sizes, methods, permutations and seed; controls depend on the seed, the task's and the feature's name only.
+        keep: given the certificates of exact searches.
     """
+    if task.exact:
+        return _exact(task, data, plan, keep)
     result = TaskResult(probes=[], neurons=[], null={}, resampled={})
     true = _rank(data, data.positive)
     if task.random_model:
         for f in range(len(data.feature_names)):
-            view = _view(task, data, f, true.moments)
+            view = feature_view(task, data, f, true.moments, plan.selection_ridge)
             result.probes.append(best(view.records(Method.RANDOM_MODEL, _finalists(view, true, f)[0][:, None])))
         return result
     information = mutual_information(data.x[data.train], data.positive[data.train], data.eligible[data.train])
-    dense = _dense(data, [_view(task, data, f, true.moments) for f in range(len(data.feature_names))])
+    dense = _dense(
+        data, [feature_view(task, data, f, true.moments, plan.selection_ridge) for f in range(len(data.feature_names))]
+    )
     blind = _blind_labels(task, data, plan)
     ranked = {method: _rank(data, labels) for method, labels in blind.items()}
     for f, name in enumerate(data.feature_names):
-        view = _view(task, data, f, true.moments)
+        view = feature_view(task, data, f, true.moments, plan.selection_ridge)
         rng = task_rng(plan.seed, task.name, name)
         units, objectives = _finalists(view, true, f)
         result.probes.append(best(view.records(Method.SINGLE, units[:, None])))
+        relaxed = relaxation_path(view.problem, plan.ks)
         for method in plan.methods:
-            supports = select(view.problem, method.value, plan.ks, rng)
-            result.probes.extend(view.records(method, columns[None])[0] for columns in supports.values())
+            if method is not Method.EXACT:  # a task of its own
+                chosen = bounded_selections(view.problem, method.value, plan.ks, rng, relaxed=relaxed)
+                result.probes.extend(view.selected(method, selection) for selection in chosen.values())
         for columns in at_random(data.x.shape[1], plan.ks, rng).values():
             result.probes.append(view.records(Method.RANDOM, columns[None])[0])
         result.probes.append(dense[f])
@@ -122,11 +141,51 @@ def run_task(task: Task, data: TaskData, plan: Plan) -> TaskResult:
     return result
 
 
-def _view(task: Task, data: TaskData, f: int, moments: ClassMoments) -> FeatureView:
+def feature_view(task: Task, data: TaskData, f: int, moments: ClassMoments, selection_ridge: float) -> FeatureView:
+    """One feature of the task.
+
+    Args:
+        task: for the name.
+        data: of the task.
+        f: which feature.
+        moments: of its training rows.
+        selection_ridge: while supports are chosen.
+    """
     mean, scale = moments.mean[f], np.sqrt(moments.variance[f])
     return FeatureView(
-        data.x, data.train, data.positive[:, f], data.eligible[:, f], mean, scale, data.feature_names[f], task
+        data.x,
+        data.train,
+        data.positive[:, f],
+        data.eligible[:, f],
+        mean,
+        scale,
+        data.feature_names[f],
+        task,
+        selection_ridge,
     )
+
+
+def _exact(task: Task, data: TaskData, plan: Plan, keep: Keep) -> TaskResult:
+    """The best supports of one feature, proved."""
+    assert plan.exact is not None
+    moments = class_moments(data.x[data.train], data.positive[data.train], data.eligible[data.train])
+    view, exact = feature_view(task, data, 0, moments, plan.selection_ridge), plan.exact
+    where = {"category": task.category, "feature": view.feature, "layer": task.layer}
+    rng = task_rng(plan.seed, task.name)
+    chosen = bounded_selections(
+        view.problem,
+        Method.EXACT.value,
+        exact.ks,
+        rng,
+        Limits(gap=exact.gap, nodes=exact.nodes),
+        keep=lambda k, certificate: keep(_file(task, k), replace(certificate, about=where)),
+    )
+    probes = [view.selected(Method.EXACT, selection, _file(task, k)) for k, selection in chosen.items()]
+    return TaskResult(probes=probes, neurons=[], null={}, resampled={})
+
+
+def _file(task: Task, k: int) -> str:
+    return f"{task.name.removeprefix('exact-')}-k{k}.npz"
 
 
 def _rank(data: TaskData, labels: Bool[np.ndarray, "row feature"]) -> _Ranked:

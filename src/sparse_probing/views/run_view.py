@@ -68,7 +68,10 @@ def run_view(folder: Path) -> dict[str, Any]:
                 "name": category,
                 "audit": manifest["audits"][category],
                 "heatmap": layer_heatmap(_heatmap_cells(tables["probes"], category, site)),
-                "features": [_feature_view(row, tables, site) for row in findings.filter(category=category).to_dicts()],
+                "features": [
+                    _feature_view(row, tables, site, manifest["model"]["width"])
+                    for row in findings.filter(category=category).to_dicts()
+                ],
             }
             for category in categories
         ],
@@ -89,7 +92,20 @@ def _heatmap_cells(probes: pl.DataFrame, category: str, site: str) -> pl.DataFra
     )
 
 
-def _feature_view(finding: dict[str, Any], tables: dict[str, pl.DataFrame], site: str) -> dict[str, Any]:
+def choice_words(probe: dict[str, Any], width: int, units: str) -> str:
+    """How good the choice of a probe's units is proved to be."""
+    if probe["method"] == Method.SINGLE.value:
+        return f"all {width:,} {units} tried"
+    if probe["gap"] is None:
+        return "all"
+    percent = f"{100 * probe['gap']:.1f} %"
+    if probe["status"] == "optimal":
+        return f"proved best {probe['k']} of all {width:,} {units} (to {percent})"
+    return f"{probe['method'].replace('_', ' ')}; the best could be {percent} better"
+
+
+def _feature_view(finding: dict[str, Any], tables: dict[str, pl.DataFrame], site: str, width: int) -> dict[str, Any]:
+    units = "neurons" if site == NEURONS else "units"
     mine = {name: t.filter(category=finding["category"], feature=finding["feature"]) for name, t in tables.items()}
     curve = (
         mine["probes"]
@@ -116,6 +132,10 @@ def _feature_view(finding: dict[str, Any], tables: dict[str, pl.DataFrame], site
             "mcc",
             "roc_auc",
             "average_precision",
+            "method",
+            "gap",
+            "status",
+            "certificate",
         )
     )
     examples = mine["examples"].drop("category", "feature", "neuron").to_dicts()
@@ -133,7 +153,11 @@ def _feature_view(finding: dict[str, Any], tables: dict[str, pl.DataFrame], site
             for row in mine["differences"].filter(metric="f1").to_dicts()
         ],
         "neurons": _neurons(mine["neurons"], site),
-        "chosen": [row for role in SHOWN_ROLES for row in chosen.filter(role=role).to_dicts()],
+        "chosen": [
+            row | {"choice": choice_words(row, width, units)}
+            for role in SHOWN_ROLES
+            for row in chosen.filter(role=role).to_dicts()
+        ],
         "best_baseline_words": BASELINE_WORDS[finding["best_baseline"]],
     }
 

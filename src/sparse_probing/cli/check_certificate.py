@@ -1,0 +1,88 @@
+"""`sprobe check-certificate`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from sparse_probing.selection.certificate import Certificate
+    from sparse_probing.selection.problem import Problem
+
+
+def check_certificate(file: Path, /, *, problem: Path | None = None) -> None:
+    """Verify the proof that a support is the best of its size, without the code that found it.
+
+    Every branch of the search tree is bounded again in float64 from the activations, and the support's own objective is computed
+    again. A file that was changed, or that belongs to other data, is refused.
+
+    Args:
+        file: Certificate, from the folder `certificates` of a run.
+        problem: For a certificate made in Python: an .npz file with the arrays z, target and weights.
+    """
+    from rich.console import Console
+
+    from sparse_probing.cli.progress import Bars
+    from sparse_probing.selection.certificate import check_certificate as check
+    from sparse_probing.selection.certificate import read_certificate
+
+    certificate = read_certificate(file)
+    bars = Bars()
+    about = certificate.about
+    made = _from_run(file, certificate, bars) if problem is None else _from_file(problem, certificate)
+    done = 0
+    with bars.stage("check", len(certificate.branch), "node") as step:
+
+        def progress(nodes: int) -> None:
+            nonlocal done
+            step(nodes - done)
+            done = nodes
+
+        checked = check(certificate, made, progress)
+    where = f" of {about['feature']}, layer {about['layer']}" if {"feature", "layer"} <= set(about) else ""
+    console = Console(soft_wrap=True, highlight=False)
+    console.print(f"valid{where}: columns {', '.join(map(str, certificate.support.tolist()))}", markup=False)
+    console.print(
+        f"objective {checked.objective:.6f}; no other {certificate.k} of {certificate.columns:,} columns can go below "
+        f"{checked.bound:.6f} ({100 * checked.gap:.2f} % less), proved by {checked.nodes:,} nodes"
+    )
+
+
+def _from_run(file: Path, certificate: Certificate, bars: object) -> Problem:
+    from sparse_probing.errors import InputError
+    from sparse_probing.experiment import Reporter, problem_of_run
+
+    about, folder = certificate.about, file.absolute().parent.parent
+    if not {"category", "feature", "layer"} <= set(about) or not (folder / "config.toml").is_file():
+        raise InputError(
+            f"certificate {str(file)!r} does not lie in the folder `certificates` of a run: give --problem FILE.npz with the "
+            "arrays z, target and weights that it was made for."
+        )
+    assert isinstance(bars, Reporter)
+    return problem_of_run(folder, str(about["category"]), str(about["feature"]), int(about["layer"]), bars)
+
+
+def _from_file(path: Path, certificate: Certificate) -> Problem:
+    import numpy as np
+
+    from sparse_probing.errors import InputError
+    from sparse_probing.probes.losses import LOSSES
+    from sparse_probing.selection.exact import checked_problem
+    from sparse_probing.selection.problem import Problem
+
+    try:
+        with np.load(path, allow_pickle=False) as arrays:
+            z, target, weights = (arrays[name] for name in ("z", "target", "weights"))
+    except FileNotFoundError:
+        raise InputError(f"problem file {str(path)!r} does not exist.") from None
+    except (KeyError, ValueError, OSError) as error:
+        raise InputError(
+            f"problem file {str(path)!r} cannot be read ({str(error).splitlines()[0]}): it must be an .npz file with the arrays "
+            "z, target and weights."
+        ) from None
+    target, weights = target.astype(np.float64), weights.astype(np.float64)
+    if certificate.loss not in LOSSES:
+        raise InputError(f"the certificate is for the loss {certificate.loss!r}, which this version does not know.")
+    return checked_problem(
+        Problem(z=z, target=target, weights=weights, loss=LOSSES[certificate.loss], ridge=certificate.ridge)
+    )
