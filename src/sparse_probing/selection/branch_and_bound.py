@@ -118,6 +118,7 @@ class Search:
         spoken = np.isin(np.arange(len(state)), root.columns[root.coefficients != 0])  # part of the root's dual point
         self.pool = order[(state[order] != OUT) | spoken[order]].astype(np.int32)
         self.x = np.ascontiguousarray(problem.z[:, self.pool].T)
+        self.gains = np.full((2, len(self.pool)), -1.0)  # of branching, learnt as the search goes on
         position = np.full(problem.width, -1, dtype=np.int32)
         position[self.pool] = np.arange(len(self.pool))
         kept = root.coefficients != 0
@@ -165,6 +166,7 @@ class Search:
             theta,
             node.lower,
             budget,
+            self.gains,
         )
         self.nodes += taken
         self.dives += 1

@@ -103,7 +103,7 @@ def _choose(
 ) -> int:
     """The column to branch on: the one whose two sides are expected to gain most, as a product, counted up to what is missing.
 
-    The model is minimised on both sides once per column and dive; later nodes scale what was found, the side without by the
+    The model is minimised on both sides once per column and search; later nodes scale what was found, the side without by the
     square of the coefficient, the side with by the square of the missing share, as the penalty grows.
     """
     ranked = np.argsort(-np.where(role == FREE, z, -1.0))
@@ -147,6 +147,7 @@ def dive(
     first_theta: np.ndarray,
     first_lower: float,
     budget: int,
+    gains: np.ndarray,
 ) -> tuple[Branches, Open, np.ndarray, np.ndarray, int]:
     """Expand a node until nothing below it has a bound under `goal`, or the budget is spent.
 
@@ -166,6 +167,7 @@ def dive(
         first_theta: coefficients of the model's columns, float32 values, and the intercept.
         first_lower: bound of the node.
         budget: children to make, at most.
+        gains: what branching on each pool column brings on its two sides, learnt so far and filled in; see `_choose`.
 
     Returns:
         The nodes made; those left open; numbers and supports (pool columns) of leaves with a full support whose bound does not
@@ -206,7 +208,7 @@ def dive(
         stack_lower[0], stack_record[0], top = bound, 0, 1
 
     linear, role = np.empty(m + 1), np.empty(m, np.uint8)
-    without, within = np.full(m, -1.0), np.full(m, -1.0)
+    without, within = gains[0][here], gains[1][here]
     while top > 0:
         top -= 1
         state, theta, pulls = stack_state[top].copy(), stack_theta[top].copy(), stack_pull[top].copy()
@@ -338,6 +340,7 @@ def dive(
             stack_state[top], stack_theta[top], stack_pull[top] = child, new, products[:m]
             stack_lower[top], stack_record[top] = max(bound, lower), record
             top += 1
+    gains[0][here], gains[1][here] = without, within
     branches = Branches(
         column[:records],
         side_in[:records],

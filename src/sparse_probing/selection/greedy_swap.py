@@ -20,9 +20,9 @@ from sparse_probing.selection.supports import Supports
 
 TRIED = 4
 """Moves of each kind that are fitted for real."""
-POOL = 512
+POOL = 256
 """Columns that compete in the quadratic model: the best by the gradient of the empty probe, and more at every size."""
-FRESH = 32
+FRESH = 16
 """Columns that join the pool at every size: the best outside by the gradient of the present probe."""
 ONE_BY_ONE = 16
 """Up to this size columns come one by one and are swapped at every size; beyond, a quarter of the size comes at a time, and
@@ -87,9 +87,8 @@ def greedy_swap(problem: Problem, ks: Sequence[int], relaxed: Mapping[int, Relax
             state = search.swapped(state)
         found[size] = state
     for k in ks:
-        state = search.swapped(search.started(relaxed[k].rounded(k)))
-        if k not in found or state.fit.objective < found[k].fit.objective * (1 - LEAST_GAIN):
-            found[k] = state
+        state = search.started(relaxed[k].rounded(k))
+        found[k] = search.better(found[k], state) if k in found else search.swapped(state)
     for _ in range(SWEEPS):
         before = {size: found[size].fit.objective for size in sizes}
         for size, next_size in pairwise(reversed(sizes)):
@@ -129,6 +128,8 @@ class _Search:
         self.columns = np.empty((room, len(eta)), dtype=np.float32)  # one pool column per row
         self.squares = np.empty_like(self.columns)
         self._copy(0)
+        self.bending = (-1, 0), np.array([])
+        """Curvature of each pool column, and the size of the support and of the pool for which it was taken."""
         self.nothing = _State(support=np.array([], dtype=int), fit=empty)
 
     def _copy(self, known: int) -> None:
@@ -196,7 +197,13 @@ class _Search:
         cross, gradient = products[:, :-1].astype(np.float64), products[:, -1].astype(np.float64)
         coupling = cross @ inverse
         ridge = self.whole.ridge
-        own = (self.squares[:n_pool] @ curvature.astype(np.float32)).astype(np.float64) + ridge
+        if self.bending[0] != (
+            len(state.support),
+            n_pool,
+        ):  # exchanges at one size hardly change it, and it only prices moves
+            diagonal = (self.squares[:n_pool] @ curvature.astype(np.float32)).astype(np.float64)
+            self.bending = (len(state.support), n_pool), diagonal
+        own = self.bending[1] + ridge
         own = np.maximum(own - (coupling * cross).sum(axis=1), ridge)
         add = gradient**2 / (2.0 * own)
         add[state.support] = -1.0

@@ -9,10 +9,12 @@ from __future__ import annotations
 
 import numpy as np
 
-from sparse_probing.compiled import compiled
+from sparse_probing.compiled import compiled, compiled_sums
 
 LEAST_DAMPING, TRIES = 1e-8, 12
 """Of the Newton steps, in units of the curvature; raised where a step leads upwards, as with more columns than rows."""
+LARGE = 64
+"""Equations from which LAPACK is faster than a loop."""
 FREE, INSIDE, OUT = 0, 1, 2
 """What a node of the search says about a column."""
 
@@ -80,6 +82,52 @@ def shares(theta: np.ndarray, role: np.ndarray, k: int) -> np.ndarray:
     return z
 
 
+@compiled_sums
+def _quadratic(
+    hessian: np.ndarray, linear: np.ndarray, theta: np.ndarray, live: np.ndarray, product: np.ndarray
+) -> float:
+    """`theta' H theta / 2 - linear' theta` over the live entries; fills `product` with H theta there."""
+    value = 0.0
+    for j in live:
+        product[j] = 0.0
+    for i in live:
+        size = theta[i]
+        if size != 0.0:
+            for j in live:
+                product[j] += size * hessian[i, j]
+    for j in live:
+        value += theta[j] * (0.5 * product[j] - linear[j])
+    return value
+
+
+@compiled_sums
+def _solve(matrix: np.ndarray, right: np.ndarray) -> bool:
+    """Cholesky in place; the solution replaces `right`. False where the matrix is not positive definite."""
+    n = len(right)
+    if n > LARGE:
+        right[:] = np.linalg.solve(matrix, right)
+        return bool(np.isfinite(right).all())
+    for i in range(n):
+        for j in range(i + 1):
+            total = matrix[i, j]
+            for t in range(j):
+                total -= matrix[i, t] * matrix[j, t]
+            if i > j:
+                matrix[i, j] = total / matrix[j, j]
+            elif total > 0.0:
+                matrix[i, i] = np.sqrt(total)
+            else:
+                return False
+        for t in range(i):
+            right[i] -= matrix[i, t] * right[t]
+        right[i] /= matrix[i, i]
+    for i in range(n - 1, -1, -1):
+        right[i] /= matrix[i, i]
+        for t in range(i):
+            right[t] -= matrix[i, t] * right[i]
+    return True
+
+
 @compiled
 def minimise_model(
     hessian: np.ndarray, linear: np.ndarray, role: np.ndarray, theta: np.ndarray, k: int, ridge: float, most: int
@@ -100,24 +148,30 @@ def minimise_model(
         most: steps at most.
     """
     m = len(role)
+    live, n_live = np.empty(m + 1, np.int64), 0  # most columns are out deep in a search: nothing below looks at them
     for j in range(m):
         if role[j] == OUT or (k <= 0 and role[j] == FREE):
             theta[j] = 0.0
-    product = hessian @ theta
+        else:
+            live[n_live] = j
+            n_live += 1
+    live[n_live] = m
+    live = live[: n_live + 1]
+    product, new_product = np.zeros(m + 1), np.zeros(m + 1)
+    value = _quadratic(hessian, linear, theta, live, product)
     limit, head, cost = _shape(theta, role, k)
-    value = 0.5 * (theta @ product) - linear @ theta + ridge * cost
-    active, sign, extra = np.empty(m + 1, np.int64), np.empty(m + 1), np.empty(m + 1)
+    value += ridge * cost
+    active, sign, extra = np.empty(n_live + 1, np.int64), np.empty(n_live + 1), np.empty(n_live + 1)
+    trial = theta.copy()
     damping, idle = LEAST_DAMPING, 0
     for _ in range(most):
         slope, count = ridge * limit, 0
-        for j in range(m):
-            if role[j] == OUT:
-                continue
+        for j in live[:-1]:
             if role[j] == INSIDE or abs(theta[j]) > limit:
                 active[count], sign[count], extra[count] = j, 0.0, ridge
             elif theta[j] != 0.0:
                 active[count], sign[count], extra[count] = j, np.sign(theta[j]), 0.0
-            elif k > 0 and abs(linear[j] - product[j]) > slope * (1 + 1e-7) + 1e-13:
+            elif abs(linear[j] - product[j]) > slope * (1 + 1e-7) + 1e-13:
                 active[count], sign[count], extra[count] = j, np.sign(linear[j] - product[j]), 0.0
             else:
                 continue
@@ -132,32 +186,32 @@ def minimise_model(
             for b in range(count):
                 matrix[a, b] = hessian[j, active[b]] + shared * sign[a] * sign[b]
             matrix[a, a] += extra[a]
-        new, trial, new_product, new_limit, new_head, flipped = value, theta, product, limit, head, 0
+        if not np.isfinite(matrix).all() or not np.isfinite(gradient).all():
+            return value
+        new, new_limit, new_head, flipped = np.inf, limit, head, 0
         for _ in range(TRIES):  # damped steps until one lowers the value
-            damped = matrix.copy()
+            damped, step = matrix.copy(), gradient.copy()
             for a in range(count):
                 damped[a, a] += damping * (hessian[active[a], active[a]] + 1e-3 * ridge)
-            if not np.isfinite(damped).all() or not np.isfinite(gradient).all():
-                return value
-            step = np.linalg.solve(damped, gradient)
-            trial, flipped = theta.copy(), 0
-            for a in range(count):
-                j = active[a]
-                trial[j] -= step[a]
-                if trial[j] * sign[a] < 0.0:
-                    trial[j] = 0.0
-                    flipped += 1
-            new_product = hessian @ trial
-            new_limit, new_head, new_cost = _shape(trial, role, k)
-            new = 0.5 * (trial @ new_product) - linear @ trial + ridge * new_cost
-            if new <= value:
-                break
+            if _solve(damped, step):
+                flipped = 0
+                for a in range(count):
+                    j = active[a]
+                    trial[j] = theta[j] - step[a]
+                    if trial[j] * sign[a] < 0.0:
+                        trial[j] = 0.0
+                        flipped += 1
+                new = _quadratic(hessian, linear, trial, live, new_product)
+                new_limit, new_head, new_cost = _shape(trial, role, k)
+                new += ridge * new_cost
+                if new <= value:
+                    break
             damping *= 30.0
         gain = value - new
         if not gain >= 0.0:
             return value
         idle = idle + 1 if gain <= 1e-9 * abs(value) else 0
-        theta[:], product, limit, head, value = trial, new_product, new_limit, new_head, new
+        theta[:], product[:], limit, head, value = trial, new_product, new_limit, new_head, new
         if idle > 2 or (idle > 0 and flipped == 0):
             return value
         damping = max(damping * 0.1, LEAST_DAMPING)
