@@ -34,7 +34,7 @@ from sparse_probing.estimators.path import smallest_good_enough
 from sparse_probing.probes.multinomial import fit_multinomial
 from sparse_probing.selection.methods import SELECTORS
 from sparse_probing.selection.multiclass import MULTICLASS_SELECTORS, select_multiclass
-from sparse_probing.selection.problem import standardise
+from sparse_probing.selection.problem import make_problem, standardise
 
 # scikit-learn's checks fit on a handful of rows; the warning about that has its own test
 pytestmark = pytest.mark.filterwarnings("ignore:.* is fitted on .* rows:UserWarning")
@@ -497,3 +497,173 @@ def test_same_seed_same_bytes(estimator):
     if estimator.method == "random":
         other = clone(estimator).set_params(random_state=4).fit(x, y)
         assert other.support_.tolist() != first.support_.tolist()
+
+
+def best_of_all(x: np.ndarray, target: np.ndarray, k: int, loss: str = "logistic", balanced: bool = True) -> float:
+    """The least objective of k columns at the selection's default ridge."""
+    problem = make_problem(x, target, loss=loss, balanced=balanced)
+    supports = np.array(list(combinations(range(x.shape[1]), k)))
+    return float(problem.fit_supports(supports, tolerance=1e-9).objective.min())
+
+
+def fitted(estimator: Any, x: np.ndarray, y: np.ndarray) -> Any:
+    """Typed loosely, as `clone`: what a fit sets is not declared."""
+    return estimator.fit(x, y)
+
+
+def noisy(seed: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Correlated columns, a label that a few of them tell with mistakes, and the number behind it."""
+    rng = np.random.default_rng(seed)
+    x = rng.normal(size=(80, 9)) @ rng.normal(size=(9, 9)) + 3
+    signal = x[:, :4] @ np.array([1.0, -1.0, 0.5, 0.5])
+    signal = signal / signal.std() + rng.normal(size=80)
+    return x, (signal > np.quantile(signal, 0.6)).astype(int), 50 * signal + 1_000
+
+
+@pytest.mark.parametrize("k", [1, 3, 9])
+def test_an_exact_probe_is_the_best_of_all_and_says_so(k):
+    for seed in range(3):
+        x, y, target = noisy(seed)
+        standard = (target - target.mean()) / target.std()
+        cases = [
+            (SparseProbe(k), y, best_of_all(x, y, k)),
+            (SparseProbe(k, class_weight=None), y, best_of_all(x, y, k, balanced=False)),
+            (SparseProbe(k, loss="squared_hinge"), y, best_of_all(x, y, k, "squared_hinge")),
+            (SparseProbeRegressor(k), target, best_of_all(x, standard, k, "squared_error")),
+        ]
+        for estimator, labels, best in cases:
+            probe = fitted(estimator.set_params(method="exact", proof_gap=1e-5), x, labels)
+            assert probe.status_ == "optimal"
+            assert probe.selection_objective_ == pytest.approx(best, rel=1.1e-5)
+            assert probe.lower_bound_ <= best * (1 + 1e-9)
+            assert 0 <= probe.gap_ <= 1.1e-5
+            assert probe.gap_ == pytest.approx(1 - probe.lower_bound_ / probe.selection_objective_, abs=1e-12)
+            assert len(set(probe.support_.tolist())) == k
+            assert type(probe.status_) is str
+
+
+@pytest.mark.parametrize("method", [name for name in SELECTORS if name != "exact"])
+def test_heuristics_say_how_far_from_the_best_they_can_be(method):
+    x, y, target = noisy(4)
+    standard = (target - target.mean()) / target.std()
+    cases = [(SparseProbe(3, method=method), y, best_of_all(x, y, 3))]
+    if method != "mutual_information":
+        cases.append((SparseProbeRegressor(3, method=method), target, best_of_all(x, standard, 3, "squared_error")))
+    for estimator, labels, best in cases:
+        probe = fitted(estimator, x, labels)
+        assert probe.status_ == "heuristic"
+        assert 0 < probe.lower_bound_ <= best <= probe.selection_objective_ * (1 + 1e-9)
+        assert probe.gap_ == pytest.approx(1 - probe.lower_bound_ / probe.selection_objective_)
+
+
+def test_the_bound_is_about_the_choice_not_about_the_refit():
+    x, y, _ = noisy(0)
+    weak, strong = (fitted(SparseProbe(3, method="exact", ridge=ridge), x, y) for ridge in (1e-4, 1.0))
+    assert weak.selection_objective_ == strong.selection_objective_
+    assert weak.lower_bound_ == strong.lower_bound_
+    assert weak.objective_ < weak.selection_objective_ < strong.objective_
+    same = fitted(SparseProbe(3, method="exact", ridge=0.1), x, y)
+    assert same.objective_ == pytest.approx(same.selection_objective_, rel=1e-6)  # the search reads float32
+
+
+def test_more_than_two_classes_have_no_bound():
+    x, y = planted(classes=3, rows=90)
+    probe = fitted(SparseProbe(2), x, y)
+    assert probe.selection_objective_ is probe.lower_bound_ is probe.gap_ is probe.status_ is None
+    fitted(probe, x, y == 1)  # and a bound again with two
+    assert probe.status_ == "heuristic"
+
+
+def test_limits_of_the_proof():
+    x, y, target = noisy(1)
+    for kind, labels in ((SparseProbe, y), (SparseProbeRegressor, target)):
+        heuristic = fitted(kind(3, selection_ridge=1e-3), x, labels)
+        none = fitted(kind(3, method="exact", selection_ridge=1e-3, proof_gap=1e-5, max_seconds=0), x, labels)
+        assert none.status_ == "time limit"
+        assert none.lower_bound_ == pytest.approx(heuristic.lower_bound_, rel=1e-4)  # the root's
+        assert none.selection_objective_ <= heuristic.selection_objective_ * (1 + 1e-9)
+        assert none.gap_ > 1e-5
+        full = fitted(kind(3, method="exact", selection_ridge=1e-3, proof_gap=1e-5, max_seconds=600.0), x, labels)
+        assert full.status_ == "optimal"
+        assert (
+            none.lower_bound_ < full.lower_bound_ <= full.selection_objective_ <= none.selection_objective_ * (1 + 1e-9)
+        )
+        loose = fitted(kind(3, method="exact", selection_ridge=1e-3, proof_gap=0.9), x, labels)
+        assert loose.status_ == "optimal"
+        assert full.gap_ <= 1.1e-5 < loose.gap_ <= 0.9
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "match"),
+    [
+        ("max_seconds", -1, r"^max_seconds = -1 is not possible: give a number of seconds from 0 on, or None\.$"),
+        ("max_seconds", "x", r"^max_seconds = 'x' is not possible: give a number of seconds from 0 on, or None\.$"),
+        ("max_seconds", float("nan"), "^max_seconds = nan is not possible"),
+        ("max_seconds", float("inf"), "^max_seconds = inf is not possible"),
+        ("max_seconds", True, "^max_seconds = True is not possible"),
+        ("proof_gap", -1, r"^proof_gap = -1 is not possible: it is a finite number above 0\.$"),
+        ("proof_gap", "x", r"^proof_gap = 'x' is not possible: it is a finite number above 0\.$"),
+        ("proof_gap", 0, "^proof_gap = 0 is not possible"),
+        ("proof_gap", float("nan"), "^proof_gap = nan is not possible"),
+        ("proof_gap", 1.5, r"a gap of 1.5 is not possible: choose one from 1e-05 to 1"),
+        ("proof_gap", 1e-9, r"a gap of 1e-09 is not possible: choose one from 1e-05 to 1"),
+    ],
+)
+def test_limits_that_make_no_sense_are_explained(name, value, match):
+    x, y, target = noisy(0)
+    for estimator, labels in ((SparseProbe(2), y), (SparseProbeRegressor(2), target)):
+        with pytest.raises(InputError, match=match) as caught:
+            estimator.set_params(method="exact", **{name: value}).fit(x, labels)
+        assert "\n" not in str(caught.value)
+
+
+def test_limits_are_parameters_like_the_others():
+    for kind in (SparseProbe, SparseProbeRegressor):
+        assert (kind().proof_gap, kind().max_seconds) == (1e-3, None)
+        probe = kind(2, method="exact", proof_gap=0.01, max_seconds=7)
+        again = clone(probe)
+        assert {name: again.get_params()[name] for name in ("proof_gap", "max_seconds")} == {
+            "proof_gap": 0.01,
+            "max_seconds": 7,
+        }
+        odd: Any = {"proof_gap": np.float32(0.01), "max_seconds": np.int64(60)}
+        x, y, _ = noisy(0)
+        assert again.set_params(**odd).fit(x, y).status_ == "optimal"
+
+
+@pytest.mark.parametrize("method", ["greedy_swap", "exact", "random"])
+def test_constant_columns_leave_a_bound(method):
+    x, y, target = noisy(2)
+    x[:, [1, 7]] = 4.2
+    varying = np.delete(x, [1, 7], axis=1)
+    standard = (target - target.mean()) / target.std()
+    for k in (2, 7, 9):  # with 9 of 9 columns the two constant ones come in, and the bound is that of the other 7
+        size = min(k, 7)
+        for estimator, labels, best in (
+            (SparseProbe(k, method=method), y, best_of_all(varying, y, size)),
+            (SparseProbeRegressor(k, method=method), target, best_of_all(varying, standard, size, "squared_error")),
+        ):
+            probe = fitted(estimator, x, labels)
+            assert len(probe.support_) == k
+            assert probe.lower_bound_ <= best * (1 + 1e-9)
+            assert probe.selection_objective_ >= best * (1 - 1e-6)
+            assert probe.gap_ >= 0
+            assert probe.status_ == ("optimal" if method == "exact" else "heuristic")
+            if k >= 7:
+                assert probe.gap_ <= 1e-3
+
+
+def test_a_dropped_column_is_not_part_of_the_bound():
+    x, y, _ = noisy(3)
+    best = best_of_all(x[:, 1:], y, 2)
+    x[5, 0] = np.nan
+    probe = fitted(SparseProbe(2, method="exact", bad_columns="drop", proof_gap=1e-5), x, y)
+    assert probe.status_ == "optimal"
+    assert probe.selection_objective_ == pytest.approx(best, rel=1.1e-5)
+
+
+def test_nothing_but_constant_columns_has_no_bound():
+    _, y, target = noisy(0)
+    for estimator, labels in ((SparseProbe(2), y), (SparseProbeRegressor(2), target)):
+        probe = fitted(estimator, np.ones((80, 3)), labels)
+        assert probe.lower_bound_ is probe.gap_ is probe.status_ is probe.selection_objective_ is None
