@@ -546,7 +546,7 @@ def test_an_exact_probe_is_the_best_of_all_and_says_so(k):
 def test_heuristics_say_how_far_from_the_best_they_can_be(method):
     x, y, target = noisy(4)
     standard = (target - target.mean()) / target.std()
-    cases = [(SparseProbe(3, method=method), y, best_of_all(x, y, 3))]
+    cases: list[tuple[Any, np.ndarray, float]] = [(SparseProbe(3, method=method), y, best_of_all(x, y, 3))]
     if method != "mutual_information":
         cases.append((SparseProbeRegressor(3, method=method), target, best_of_all(x, standard, 3, "squared_error")))
     for estimator, labels, best in cases:

@@ -41,6 +41,10 @@ class LinearClassifier(ClassifierMixin, ColumnSelector):
     selection_ridge: float
     class_weight: Any
     random_state: Any
+    selection_objective_: float | None
+    lower_bound_: float | None
+    gap_: float | None
+    status_: str | None
 
     def __sklearn_tags__(self) -> Any:
         tags = super().__sklearn_tags__()
@@ -226,6 +230,11 @@ class SparseProbeRegressor(RegressorMixin, ColumnSelector):
         n_features_in_: width of the matrix.
         feature_names_in_: names of its columns, where it has some.
     """
+
+    selection_objective_: float | None
+    lower_bound_: float | None
+    gap_: float | None
+    status_: str | None
 
     def __init__(
         self,

@@ -170,7 +170,7 @@ def fewest_columns(
     problem, limits = checked_problem(problem), limits or Limits()
     largest = min(largest, problem.width)
     bounds: dict[int, float] = {}
-    proved, relaxed, lowest = True, None, np.inf
+    proved, relaxed = True, None
     for k in range(1, largest + 1):
         relaxed = relax(problem, k, relaxed)
         if relaxed.lower > target:
@@ -190,8 +190,8 @@ def fewest_columns(
             )
             status = run_search(search, limits, progress, started, until=target)
             if search.objective > target:
-                bounds[k], lowest = search.bound, min(lowest, search.objective)
-                proved = proved and (status is Status.OPTIMAL and search.bound >= target)
+                bounds[k] = min(search.bound, search.objective)
+                proved = proved and (status is Status.OPTIMAL and bounds[k] >= target)
                 if status is Status.STOPPED:
                     raise KeyboardInterrupt
                 continue

@@ -222,6 +222,9 @@ class Search:
     def _complete(self, record: int, support: np.ndarray) -> None:
         """A full support whose bound does not reach the goal: a better one, or one whose proof needs the exact fit."""
         fit = self.problem.fit(support)
+        self._offer(support, fit.objective)
+        if self.fixed_goal is not None and fit.objective < self.fixed_goal:
+            return  # it is listed: the claim is about all others
         theta = np.append(fit.coefficients.astype(np.float32).astype(np.float64), fit.intercept)
         eta, pull, bend = (np.empty(len(self.problem.target)) for _ in range(3))
         columns = self.problem.z[:, support].astype(np.float64)
@@ -229,7 +232,6 @@ class Search:
         _, _, lines, _ = balanced_point(self.rows.kind, eta, self.rows.target, self.rows.weights, pull, bend)
         self.weakest = min(self.weakest, lines - float(((pull @ columns) ** 2).sum()) / (2 * self.problem.ridge))
         self.tree.fits[record] = support, fit
-        self._offer(support, fit.objective)
 
     def _offer(self, support: np.ndarray, objective: float) -> None:
         if self.fixed_goal is not None and objective < self.fixed_goal:

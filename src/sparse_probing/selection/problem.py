@@ -87,7 +87,12 @@ def make_problem(
     weight = np.ones(n) if sample_weight is None else np.asarray(sample_weight, dtype=np.float64)
     if len(y) != n or len(weight) != n:
         raise InputError(f"{n} rows, but {len(y)} labels and {len(weight)} weights: give one of each per row.")
-    target = np.asarray(y).astype(np.float64)
+    if not (np.isfinite(ridge) and ridge > 0):
+        raise InputError(f"ridge = {ridge:g} is not possible: it must be above 0.")
+    if y.dtype.kind not in "biuf":
+        raise InputError(f"labels must be booleans or numbers, not {y.dtype}: encode the classes as 0 and 1.")
+    target = y.astype(np.float64)
+    x = x if x.dtype.kind == "f" else x.astype(np.float64)
     if LOSSES[loss].classes and not np.isin(target, (0.0, 1.0)).all():
         seen = np.unique(target)[:5].tolist()
         raise InputError(f"the loss {loss} needs labels 0 and 1 (or booleans), not {seen}: encode the classes.")

@@ -119,7 +119,7 @@ class Relaxed:
     lower: float
     """No support of k columns has an objective below; from float64 sums, rounded down."""
     value: float
-    """Of the relaxation at `coefficients`, not below its minimum."""
+    """Of the relaxation at `coefficients`, from float32 predictors: right to about 1e-6."""
     columns: Int[np.ndarray, " column"]
     """The working set."""
     coefficients: Float[np.ndarray, " column"]

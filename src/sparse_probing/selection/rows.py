@@ -180,7 +180,12 @@ def balanced_point(
             pull[i] -= excess * weights[i]
             mean += weights[i] * target[i]
         return shift, loss, lines - excess * mean + 0.5 * excess * excess, gross
-    up, down = 0.5 * (gross + excess), 0.5 * (gross - excess)
+    up, down = 0.0, 0.0
+    for i in range(len(eta)):
+        if target[i] > 0.5:
+            up += pull[i]
+        else:
+            down -= pull[i]
     for i in range(len(eta)):
         if target[i] > 0.5:
             pull[i] *= min(down / max(up, 1e-300), 1.0)
