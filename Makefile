@@ -20,6 +20,7 @@ bench: .venv/.installed-test
 	$(BIN)/python benchmarks/main_job.py --out docs/benchmarks.md
 	$(BIN)/python benchmarks/extraction.py --out docs/benchmarks.md
 	$(BIN)/python benchmarks/probing.py --out docs/benchmarks.md
+	$(BIN)/python benchmarks/selection.py --out docs/benchmarks.md
 	$(BIN)/python benchmarks/interval_coverage.py --out docs/benchmarks.md
 
 clean:

@@ -97,7 +97,7 @@ def _quadratic(
                 product[j] += size * hessian[i, j]
     for j in live:
         value += theta[j] * (0.5 * product[j] - linear[j])
-    return value
+    return float(value)
 
 
 @compiled_sums
