@@ -88,6 +88,32 @@ def _newton(
 
 
 @compiled
+def _at(
+    x: np.ndarray,
+    rows: Rows,
+    columns: np.ndarray,
+    theta: np.ndarray,
+    role: np.ndarray,
+    wanted: int,
+    ridge: float,
+    eta: np.ndarray,
+    pull: np.ndarray,
+    bend: np.ndarray,
+) -> tuple[float, float, float]:
+    """The relaxation's value, the dual point's intercept and its sum of |pull| at theta.
+
+    Rounds the coefficients as they are stored and shifts the intercept so that the pulls balance; fills eta, pull and bend.
+    """
+    m = len(columns)
+    for j in range(m):
+        theta[j] = np.float64(np.float32(theta[j]))
+    predict(x, columns, theta, eta)
+    shift, loss, lines, gross = balanced_point(rows.kind, eta, rows.target, rows.weights, pull, bend)
+    theta[m] += shift
+    return loss + ridge * penalty(theta, role, wanted), lines, gross
+
+
+@compiled
 def _choose(
     hessian: np.ndarray,
     linear: np.ndarray,
@@ -269,12 +295,7 @@ def dive(
                     again = hessian @ new
                     again[:m] += products[:m]
                     minimise_model(hessian, again, role, new, wanted - side, ridge, MODEL_STEPS)
-                for j in range(m):
-                    new[j] = np.float64(np.float32(new[j]))
-                predict(x, here, new, eta)
-                shift, loss, lines, gross = balanced_point(kind, eta, target, weights, pull, bend)
-                new[m] += shift
-                value = loss + ridge * penalty(new, role, wanted - side)
+                value, lines, gross = _at(x, rows, here, new, role, wanted - side, ridge, eta, pull, bend)
                 if not stale and not value - goal <= goal - lower:
                     # Far above all that is asked: the model is no longer true here. Back towards the parent's point, as far
                     # as it is possible here, until that is no better; and the node gets a model of its own.
@@ -282,28 +303,15 @@ def dive(
                     for j in range(m):
                         if role[j] == OUT or (full and role[j] == FREE):
                             base[j] = 0.0
-                    predict(x, here, base, eta)
-                    shift, loss, lines, gross = balanced_point(kind, eta, target, weights, pull, bend)
-                    base[m] += shift
-                    base_value = loss + ridge * penalty(base, role, wanted - side)
+                    base_value, _, _ = _at(x, rows, here, base, role, wanted - side, ridge, eta, pull, bend)
                     for _ in range(HALVINGS):
                         if value <= base_value:
                             break
                         new[:] = base + 0.5 * (new - base)
-                        for j in range(m):
-                            new[j] = np.float64(np.float32(new[j]))
-                        predict(x, here, new, eta)
-                        shift, loss, lines, gross = balanced_point(kind, eta, target, weights, pull, bend)
-                        new[m] += shift
-                        value = loss + ridge * penalty(new, role, wanted - side)
+                        value, lines, gross = _at(x, rows, here, new, role, wanted - side, ridge, eta, pull, bend)
                     if not value <= base_value:
                         new[:] = base
-                        for j in range(m):
-                            new[j] = np.float64(np.float32(new[j]))
-                    predict(x, here, new, eta)
-                    shift, loss, lines, gross = balanced_point(kind, eta, target, weights, pull, bend)
-                    new[m] += shift
-                    value = loss + ridge * penalty(new, role, wanted - side)
+                    value, lines, gross = _at(x, rows, here, new, role, wanted - side, ridge, eta, pull, bend)
                 taken += 1
                 for j in range(f):
                     if child[j] == OUT:
