@@ -29,7 +29,7 @@ from page import machine, write_section
 from sparse_probing.activations.extract import extract, find_units
 from sparse_probing.activations.models import load_model
 from sparse_probing.config import RunConfig
-from sparse_probing.experiment import build_dataset, labelled_text_of
+from sparse_probing.inputs import build_dataset, labelled_text_of
 from sparse_probing.metrics.intervals import percentile_interval
 from sparse_probing.metrics.scores import Scored, best_f1_threshold, metrics_at
 from sparse_probing.probes.newton import SMALL_RIDGE, LinearFit, fit_one

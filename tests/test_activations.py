@@ -24,8 +24,10 @@ from sparse_probing.activations.pooling import BatchRows
 from sparse_probing.activations.shard_buffer import ShardBuffer
 from sparse_probing.activations.shards import STORED_TYPES, StoredType
 from sparse_probing.activations.store import Activations
-from sparse_probing.datasets.feature_dataset import FeatureDataset, SamplingRules, build_feature_dataset
+from sparse_probing.datasets.build_rows import build_feature_dataset
+from sparse_probing.datasets.feature_dataset import FeatureDataset
 from sparse_probing.datasets.labelled_text import document_level_text
+from sparse_probing.datasets.rules import SamplingRules
 from sparse_probing.datasets.unlabelled import every_token
 from sparse_probing.errors import InputError, PrerequisiteError
 from sparse_probing.records import NEURONS, POOLINGS, Pooling, Site

@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import json
 import re
 import unicodedata
 from collections.abc import Callable
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -15,11 +13,20 @@ from hypothesis import strategies as st
 from tokenizers import Tokenizer, models, pre_tokenizers
 from transformers import PreTrainedTokenizerFast
 
-from sparse_probing.datasets.align import TextTokenizer, label_by_pattern, label_tokens, tokenize, tokens_in
-from sparse_probing.datasets.audit import remove_duplicates, split_groups
-from sparse_probing.datasets.feature_dataset import FeatureDataset, SamplingRules, build_feature_dataset, concatenate
-from sparse_probing.datasets.labelled_text import Document, LabelledText, Span, document_level_text, features_of_column
-from sparse_probing.datasets.readers import read_labelled_documents, read_labelled_spans, read_rows
+from sparse_probing.datasets.align import (
+    TextTokenizer,
+    label_by_pattern,
+    label_tokens,
+    stretches_of,
+    tokenize,
+    tokens_in,
+)
+from sparse_probing.datasets.audit import remove_duplicates
+from sparse_probing.datasets.build_rows import build_feature_dataset
+from sparse_probing.datasets.feature_dataset import FeatureDataset, concatenate
+from sparse_probing.datasets.labelled_text import Document, LabelledText, Span, document_level_text
+from sparse_probing.datasets.rules import SamplingRules
+from sparse_probing.datasets.splits import split_groups
 from sparse_probing.errors import InputError
 from sparse_probing.records import SPLITS, Pooling, Split
 
@@ -36,84 +43,6 @@ def words() -> TextTokenizer:
     backend = Tokenizer(models.WordLevel(vocabulary, unk_token="?"))
     backend.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
     return TextTokenizer(backend=backend, bos_id=199)
-
-
-def write(path: Path, text: str) -> Path:
-    path.write_text(text, encoding="utf-8")
-    return path
-
-
-# ---- readers -------------------------------------------------------------------------------------------------------
-
-
-def test_csv_with_bom_windows_line_ends_and_quoted_newlines(tmp_path):
-    path = tmp_path / "a.csv"
-    path.write_bytes('\ufefftext,label\r\n"one\ntwo, three",yes\r\nfour,no\r\nfive,\r\n'.encode())
-    labelled = read_labelled_documents(path, labels=["label"])
-    assert [d.text for d in labelled.documents] == ["one\ntwo, three", "four", "five"]
-    assert [dict(d.labels) for d in labelled.documents] == [{"label": True}, {"label": False}, {}]
-
-
-def test_jsonl_keeps_unicode_line_separators_inside_a_text(tmp_path):
-    path = write(
-        tmp_path / "a.jsonl", json.dumps({"text": "a\u2028b", "y": 1}, ensure_ascii=False) + '\n{"text": "c", "y": 0}\n'
-    )
-    assert [row["text"] for row in read_rows(path)] == ["a\u2028b", "c"]
-
-
-def test_categories_become_one_feature_each():
-    assert features_of_column("c", ["x", "y", None, "x"]) == {
-        "c=x": [True, False, None, True],
-        "c=y": [False, True, None, False],
-    }
-
-
-BAD_FILES: list[tuple[str, bytes, str]] = [
-    ("a.jsonl", b'{"text": "a", "y": 1}\n{"text": \n', r"line 2 is not JSON"),
-    ("a.jsonl", b"[1, 2]\n", r"line 1 is JSON but not an object"),
-    ("a.jsonl", b"", r"holds no rows"),
-    ("a.jsonl", b'{"text": "caf\xe9", "y": 1}\n', r"is not UTF-8 \(byte 13 is 0xe9\).*iconv"),
-    ("a.csv", b"text,y\na,1,2\n", r"line 2 has 3 cells, the header has 2"),
-    ("a.csv", b"text,y\na,1\n,0\n", r"row 2: column 'text' holds no text"),
-    ("a.csv", b"text,yy\na,1\n", r"has no column 'y': did you mean 'yy'\?"),
-    ("a.csv", b"text,y\na,1\nb,1\n", r"label column 'y' holds one class only"),
-    ("a.csv", b"text,y\na,\nb,\n", r"label column 'y' is empty in every row"),
-    ("a.parquet", b"PAR1 no parquet", r"cannot be read"),
-    ("a.txt", b"hello", r"give a .jsonl, .csv or .parquet file"),
-]
-
-
-@pytest.mark.parametrize(("name", "content", "message"), BAD_FILES, ids=[m[:30] for _, _, m in BAD_FILES])
-def test_bad_files_are_refused_with_a_sentence(tmp_path, name, content, message):
-    (tmp_path / name).write_bytes(content)
-    with pytest.raises(InputError, match=message):
-        read_labelled_documents(tmp_path / name, labels=["y"])
-
-
-def test_missing_file():
-    with pytest.raises(InputError, match="does not exist"):
-        read_rows(Path("nowhere.csv"))
-
-
-def test_too_many_categories():
-    with pytest.raises(InputError, match=r"has 201 different values; at most 200"):
-        features_of_column("id", [f"id {i}" for i in range(201)])
-
-
-@pytest.mark.parametrize(
-    ("spans", "message"),
-    [
-        ([{"start": 2, "end": 99, "label": "x"}], r"row 1: span 2\.\.99 lies outside the text, which has 8 characters"),
-        ([{"start": 3, "end": 3, "label": "x"}], r"span 3\.\.3 lies outside"),
-        ([{"start": 3, "label": "x"}], r'a span needs "start", "end" and "label"'),
-        ("{", r"not a JSON list"),
-        (7, r"not a list"),
-    ],
-)
-def test_bad_spans_are_refused(tmp_path, spans, message):
-    path = write(tmp_path / "s.jsonl", json.dumps({"text": "ab cd ef", "spans": spans}) + "\n")
-    with pytest.raises(InputError, match=message):
-        read_labelled_spans(path)
 
 
 # ---- alignment -----------------------------------------------------------------------------------------------------
@@ -142,9 +71,8 @@ def test_tokens_of_a_span_are_exactly_those_that_overlap_it(bpe: TextTokenizer, 
 
 def test_first_touching_word_labels_a_token_and_overlapping_spans_both_count(words: TextTokenizer):
     tokens = tokenize(words, ["w1 w2 w3"])[0]
-    positive, touched = label_tokens(
-        tokens, [Span(0, 4, "a"), Span(4, 5, "b"), Span(6, 8, "a"), Span(6, 8, "b")], ("a", "b")
-    )
+    spans = [Span(0, 4, "a"), Span(4, 5, "b"), Span(6, 8, "a"), Span(6, 8, "b")]
+    positive, touched = label_tokens(tokens, stretches_of(tokens, spans), {"a": 0, "b": 1})
     # w2 covers characters 3..5: the span of a touches it first, so b, which does not overlap a, does not get it
     assert positive.tolist() == [[True, False], [True, False], [True, True]]
     assert touched.tolist() == [True, True, True]

@@ -18,9 +18,11 @@ from transformers import PreTrainedTokenizerFast
 from sparse_probing.datasets import near_duplicates
 from sparse_probing.datasets.align import TextTokenizer
 from sparse_probing.datasets.audit import remove_duplicates
-from sparse_probing.datasets.feature_dataset import FeatureDataset, SamplingRules, build_feature_dataset
+from sparse_probing.datasets.build_rows import build_feature_dataset
+from sparse_probing.datasets.feature_dataset import FeatureDataset
 from sparse_probing.datasets.labelled_text import Document, LabelledText, document_level_text
 from sparse_probing.datasets.near_duplicates import jaccard, near_duplicate_clusters, shingles, words_of
+from sparse_probing.datasets.rules import SamplingRules
 from sparse_probing.errors import InputError
 from sparse_probing.records import SPLITS, Split
 

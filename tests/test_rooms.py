@@ -10,8 +10,9 @@ from pathlib import Path
 
 SOURCE = Path(__file__).parent.parent / "src" / "sparse_probing"
 ROOMS = [
-    "errors", "records", "files", "compiled", "datasets", "activations", "ranking", "probes", "selection", "metrics",
-    "estimators", "results", "sweep", "analyses", "charts", "views", "report", "config", "experiment", "cli",
+    "errors", "records", "files", "compiled", "progress", "datasets", "activations", "ranking", "probes", "selection",
+    "metrics", "estimators", "results", "sweep", "analyses", "charts", "views", "report", "config", "inputs", "dataset_build",
+    "experiment", "cli",
 ]  # fmt: skip
 HEAVY = {"torch": {"activations"}, "transformers": {"activations"}, "altair": {"charts"}}
 

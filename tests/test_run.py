@@ -243,7 +243,7 @@ BAD_CALLS = [
         ["run", "--data", "REVIEWS", "--label", "german", "--min-rows", "500"],
         "at least 500 of each are needed in every split",
     ),
-    (["run", "--data", "REVIEWS", "--label", "german", "--pooling", "token"], "pooling 'token' is for labelled spans"),
+    (["run", "--data", "REVIEWS", "--label", "german", "--pooling", "token"], "pooling 'token' is for single tokens"),
     (
         ["run", "--data", "REVIEWS", "--label", "german", "--window", "5"],
         "window (5) must be larger than skip_first (10)",
@@ -254,7 +254,7 @@ BAD_CALLS = [
         "model 'no/such-model' cannot be loaded",
     ),
     (["run", "--config", "nowhere.toml"], "configuration file 'nowhere.toml' does not exist"),
-    (["run", "--source", "natural-language", "--data", "nowhere"], "holds no train.jsonl"),
+    (["run", "--source", "natural-language", "--data", "nowhere"], "holds no .jsonl file"),
     (["run", "--data", "REVIEWS", "--label", "german", "--out", "/proc/nothing"], "/proc/nothing"),
     (["run", "--data", "REVIEWS", "--label", "german", "--device", "warp"], "device 'warp' cannot be used here"),
     (["run", "--data", "REVIEWS", "--label", "german", "--device", "meta:x"], "device 'meta:x' cannot be used here"),
@@ -452,4 +452,4 @@ def test_config_in_python_refuses_contradictions():
     from sparse_probing.config import make_config
 
     with pytest.raises(InputError, match="window"):
-        make_config({"window": 4})
+        make_config({"window": 4, "skip_first": 4})

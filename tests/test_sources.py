@@ -9,10 +9,12 @@ from pathlib import Path
 import pytest
 
 from sparse_probing.datasets.sources import SOURCES
-from sparse_probing.datasets.sources.corpus_classes import natural_language, programming_language
 from sparse_probing.datasets.sources.demo_corpus import demo_categories, documents_of
+from sparse_probing.datasets.sources.natural_language import natural_language
 from sparse_probing.datasets.sources.part_of_speech import part_of_speech
-from sparse_probing.datasets.sources.text_features import PATTERNS, text_features
+from sparse_probing.datasets.sources.programming_language import programming_language
+from sparse_probing.datasets.sources.source import BuildOptions
+from sparse_probing.datasets.sources.text_features import PATTERNS
 from sparse_probing.errors import InputError
 from sparse_probing.records import Split
 
@@ -41,7 +43,7 @@ TREEBANK = """\
 def test_treebank_words_are_spans_with_their_tags(tmp_path: Path):
     with gzip.open(tmp_path / "x-ud-dev.conllu.gz", "wt", encoding="utf-8") as file:
         file.write(TREEBANK)
-    (document,) = part_of_speech(tmp_path, 0).documents
+    (document,) = part_of_speech(tmp_path, BuildOptions()).documents
     assert document.text == "Don't panic, Zoë! It is fine."
     assert document.split is Split.VALIDATION
     assert [(document.text[s.start : s.end], s.label) for s in document.spans] == [
@@ -53,7 +55,7 @@ def test_treebank_words_are_spans_with_their_tags(tmp_path: Path):
 def test_malformed_treebank_names_the_line(tmp_path: Path):
     (tmp_path / "x-ud-dev.conllu").write_text(TREEBANK.replace("2\tn't\tnot\tPART", "2 n't"), encoding="utf-8")
     with pytest.raises(InputError, match="line 6 has 7 tab-separated columns"):
-        part_of_speech(tmp_path, 0)
+        part_of_speech(tmp_path, BuildOptions())
 
 
 def corpus(folder: Path) -> Path:
@@ -65,23 +67,27 @@ def corpus(folder: Path) -> Path:
         ]
         code = {"natural_language": None, "code_language": "c", "distribution": "github"}
         rows.append(code | {"id": f"{stem}c", "doc": f"{stem}c", "text": "int x;"})
+        rows.append(code | {"id": f"{stem}r", "doc": f"{stem}r", "text": "let x = 1;", "code_language": "rust"})
         (folder / f"{stem}.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
     return folder
 
 
 def test_corpus_classes_keep_the_split_of_their_file_and_only_fiction(tmp_path: Path):
-    labelled = natural_language(corpus(tmp_path), 0)
+    labelled = natural_language(corpus(tmp_path), BuildOptions())
     assert labelled.features == ("de", "en")
     assert len(labelled.documents) == 18
     assert {d.split for d in labelled.documents if d.id.startswith("valid")} == {Split.VALIDATION}
     assert {d.group for d in labelled.documents if d.id in ("train0", "train1")} == {"traind0"}
-    assert programming_language(tmp_path, 0).features == ("c",)
+    assert programming_language(tmp_path, BuildOptions()).features == ("c", "rust")
 
 
-def test_missing_corpus_file_is_named(tmp_path: Path):
-    (corpus(tmp_path) / "valid.jsonl").unlink()
-    with pytest.raises(InputError, match=r"holds no valid\.jsonl"):
-        natural_language(tmp_path, 0)
+def test_a_folder_without_rows_and_a_class_without_company_are_refused(tmp_path: Path):
+    with pytest.raises(InputError, match=r"holds no \.jsonl file"):
+        natural_language(tmp_path, BuildOptions())
+    row = {"id": "1", "text": "int x;", "natural_language": None, "code_language": "c", "distribution": "github"}
+    (tmp_path / "any.jsonl").write_text(json.dumps(row) + "\n", encoding="utf-8")
+    with pytest.raises(InputError, match=r"holds 1 class\(es\) of programming language: at least 2 are needed"):
+        programming_language(tmp_path, BuildOptions())
 
 
 def test_text_features_by_hand():
@@ -128,15 +134,20 @@ def test_bundled_texts_are_long_enough_to_probe_and_named_in_four_categories():
 
 @pytest.mark.real_data
 def test_every_source_reads_the_real_folders(real_data: Path):
-    assert len(SOURCES["natural-language"](real_data / "corpus", 0).features) == 13
-    assert len(SOURCES["programming-language"](real_data / "corpus", 0).features) == 14
-    assert len(SOURCES["kind-of-text"](real_data / "corpus", 0).features) >= 15
-    assert len(text_features(real_data / "corpus", 0).documents) == 1_200
+    built = {
+        name: SOURCES[name].build(real_data / "corpus", BuildOptions())
+        for name in SOURCES
+        if SOURCES[name].layout == "corpus"
+    }
+    assert len(built["natural-language"].features) == 13
+    assert len(built["programming-language"].features) == 14
+    assert len(built["kind-of-text"].features) >= 15
+    assert len(built["text-features"].documents) == 1_200
 
 
 @pytest.mark.real_data
 def test_treebank_counts(real_data: Path):
-    labelled = part_of_speech(real_data / "ewt", 0)
+    labelled = part_of_speech(real_data / "ewt", BuildOptions())
     documents = {split: [d for d in labelled.documents if d.split is split] for split in Split}
     assert {split.value: len(d) for split, d in documents.items()} == {"train": 540, "validation": 318, "test": 316}
     # words of the test file per its own counts: 25,094 (contraction ranges excluded)

@@ -10,7 +10,19 @@ if TYPE_CHECKING:
     from sparse_probing.activations.models import load_model as load_model
     from sparse_probing.activations.models import wrap_model as wrap_model
     from sparse_probing.config import RunConfig as RunConfig
+    from sparse_probing.datasets.conllu import read_conllu as read_conllu
+    from sparse_probing.datasets.dataset_folder import read_dataset_folder as read_dataset_folder
+    from sparse_probing.datasets.dataset_folder import write_dataset_folder as write_dataset_folder
+    from sparse_probing.datasets.labelled_text import Document as Document
+    from sparse_probing.datasets.labelled_text import LabelledText as LabelledText
+    from sparse_probing.datasets.labelled_text import Span as Span
     from sparse_probing.datasets.labelled_text import document_level_text as document_level_text
+    from sparse_probing.datasets.own_labels import filled_templates as filled_templates
+    from sparse_probing.datasets.own_labels import labelled_by as labelled_by
+    from sparse_probing.datasets.own_labels import labelled_documents as labelled_documents
+    from sparse_probing.datasets.own_labels import labelled_spans as labelled_spans
+    from sparse_probing.datasets.own_labels import labelled_tags as labelled_tags
+    from sparse_probing.datasets.sources import build_source as build_source
     from sparse_probing.datasets.unlabelled import every_token as every_token
     from sparse_probing.estimators.neuron_ranking import NeuronRanking as NeuronRanking
     from sparse_probing.estimators.path import SparseProbePath as SparseProbePath
@@ -49,35 +61,59 @@ _HOMES = {
     "load_model": "sparse_probing.activations.models",
     "wrap_model": "sparse_probing.activations.models",
     "every_token": "sparse_probing.datasets.unlabelled",
+    "Document": "sparse_probing.datasets.labelled_text",
+    "LabelledText": "sparse_probing.datasets.labelled_text",
+    "Span": "sparse_probing.datasets.labelled_text",
+    "build_source": "sparse_probing.datasets.sources",
+    "filled_templates": "sparse_probing.datasets.own_labels",
+    "labelled_by": "sparse_probing.datasets.own_labels",
+    "labelled_documents": "sparse_probing.datasets.own_labels",
+    "labelled_spans": "sparse_probing.datasets.own_labels",
+    "labelled_tags": "sparse_probing.datasets.own_labels",
+    "read_conllu": "sparse_probing.datasets.conllu",
+    "read_dataset_folder": "sparse_probing.datasets.dataset_folder",
+    "write_dataset_folder": "sparse_probing.datasets.dataset_folder",
     "RunConfig": "sparse_probing.config",
     "document_level_text": "sparse_probing.datasets.labelled_text",
     "RunResult": "sparse_probing.experiment",
     "run": "sparse_probing.experiment",
 }
 __all__ = [
+    "Document",
+    "LabelledText",
     "Limits",
     "NeuronRanking",
     "RunConfig",
     "RunResult",
+    "Span",
     "SparseProbe",
     "SparseProbePath",
     "SparseProbeRegressor",
     "best_subset",
+    "build_source",
     "check_certificate",
     "document_level_text",
     "every_token",
     "extract",
     "fewest_columns",
+    "filled_templates",
     "find_units",
+    "labelled_by",
+    "labelled_documents",
+    "labelled_spans",
+    "labelled_tags",
     "load_model",
     "make_problem",
     "near_optimal",
     "read_certificate",
+    "read_conllu",
+    "read_dataset_folder",
     "run",
     "selection_stability",
     "without_each",
     "wrap_model",
     "write_certificate",
+    "write_dataset_folder",
 ]
 
 

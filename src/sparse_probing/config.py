@@ -27,42 +27,116 @@ Selected = Literal[
 ]
 
 
-class RunConfig(BaseModel):
-    """What to probe, with which data, and how."""
+SourceName = Literal[
+    "part-of-speech",
+    "dependencies",
+    "morphology",
+    "natural-language",
+    "programming-language",
+    "kind-of-text",
+    "text-features",
+    "compound-words",
+    "latex",
+    "people",
+    "relations",
+    "sequence-position",
+    "demo",
+]
+
+
+class DataConfig(BaseModel):
+    """Which labelled text, and how it becomes rows."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
 
     model: str = "demo"
     """Model: `demo` (bundled), a local folder, or a hub id such as EleutherAI/pythia-70m."""
     data: Path | None = None
-    """Labelled text: a .jsonl, .csv or .parquet file; with --source, the folder that the source reads."""
+    """Labelled text: a .csv, .tsv, .jsonl, .parquet (.gz, .zst) or .conllu file, a dataset folder (`sprobe datasets build`), a
+    Hugging Face data set (its folder, or hf:OWNER/NAME[:CONFIG]); with --source, the folder that the source reads."""
+    source: SourceName | None = None
+    """Build one of the paper's feature categories from source text (`sprobe datasets list` tells them)."""
+    paper_rules: bool = False
+    """With --source: the paper's own rules for this category, defects included, instead of ours (docs/datasets.md)."""
     label: tuple[str, ...] = ()
-    """Label column(s). 1/0, true/false, yes/no give one feature, other values one feature each; empty cells are left out."""
-    source: (
-        Literal["natural-language", "programming-language", "kind-of-text", "text-features", "part-of-speech", "demo"]
-        | None
-    ) = None
-    """Build the features from a documented folder layout instead of a labelled file (docs/datasets.md)."""
+    """Label column(s). 1/0, true/false, yes/no give one feature, other values one feature each, many numbers a regression; empty
+    cells are left out. In a .conllu file: upos, xpos, deprel, feats.Tense, ..."""
+    number: tuple[str, ...] = ()
+    """Column(s) of numbers to predict by regression."""
+    label_regex: tuple[str, ...] = ()
+    """NAME=PATTERN: the characters that a regular expression matches carry the feature NAME; probes single tokens."""
     text_column: str = "text"
     """Column that holds the text."""
     spans_column: str | None = None
-    """Column with labelled character spans [{"start", "end", "label"}]; probes single tokens instead of whole texts."""
+    """Column with labelled character spans [{"start", "end", "label"}]; probes tokens (or spans) instead of whole texts."""
+    tags_column: str | None = None
+    """Column with a list of tags (BIO or plain), one per word of --tokens-column; probes tokens (or spans)."""
+    tokens_column: str = "tokens"
+    """Column with a list of words, for --tags-column."""
+    template: tuple[str, ...] = ()
+    """Prompt(s) with {column} places, filled with every row of the data; the text of --target is probed."""
+    target: str | None = None
+    """Column whose text in a --template is probed. Default: the last place of the template."""
+    rows: Literal["tokens", "spans"] = "tokens"
+    """What labelled characters become: one row per token, or one row per span, its tokens pooled."""
     group_column: str | None = None
-    """Column whose equal values must stay in one split (book, author, pair). Default: each text is its own group."""
-    pooling: Pooling = Pooling.MEAN
-    """How a text's tokens become one vector: mean, max, first or last."""
+    """Column whose equal values must stay in one split (book, author). Default: each text is its own group."""
+    pair_column: str | None = None
+    """Column that names minimal pairs: a pair stays in one split, and its likeness is no duplicate."""
+    split_column: str | None = None
+    """Column that says train, validation or test. Default: split by group, balanced over features."""
+    max_documents: int | None = None
+    """Texts to draw (with --source: per class). Default: all of a file; what the source says."""
+    pooling: Pooling | None = None
+    """How the tokens of a text or span become one vector: mean, max, first or last. Default: mean, or what suits the source."""
     window: int | None = None
-    """Tokens per sequence, special tokens included. Default: 256, or the model's context where that is shorter."""
-    long_texts: Literal["window", "error"] = "window"
-    """Texts longer than a window: cut them into windows, or refuse them."""
-    windows_per_document: int = 1
-    """Windows that one long text may give; the other parts of it are left out (whole texts, not spans)."""
-    skip_first: int = 10
-    """Tokens at the start of a sequence that are left out: they have seen too little context."""
-    max_rows: int = 4_000
-    """Rows per feature for token-level features."""
-    min_rows: int = 5
-    """Positives and negatives that each split must have."""
+    """Tokens per sequence, special tokens included. Default: 256 or what suits the source; at most the model's context."""
+    long_texts: Literal["window", "error"] | None = None
+    """Texts longer than a window: cut them into windows (default), or refuse them."""
+    windows_per_document: int | None = None
+    """Windows that one long text may give; its other parts are left out (whole texts, not spans). Default: 1."""
+    skip_first: int | None = None
+    """Tokens at the start of a sequence that are left out: they have seen too little context. Default: 10, or what suits the
+    source."""
+    sampling: Literal["clipped", "natural", "balanced", "filled"] | None = None
+    """Share of positives. natural: as found. balanced: half. clipped (default): as found for whole texts, for tokens and spans
+    between 25 % and 50 %. filled: the paper's, negatives fill the rows."""
+    split_by: Literal["given", "group", "row"] | None = None
+    """given: the source's own split where it has one, else by group (default). group: no document in two splits. row: at random, as
+    in the paper: documents leak."""
+    max_rows: int | None = None
+    """Rows per feature for tokens and spans. Default: 4,000."""
+    min_rows: int | None = None
+    """Positives and negatives that each split must have; features with fewer are left out. Default: 5."""
+    seed: int = 0
+    """Seed of drawing, split, sampling, controls and bootstrap. Same seed, same bytes."""
+
+    @model_validator(mode="after")
+    def _data_fields_agree(self) -> DataConfig:
+        if self.pooling is Pooling.TOKEN:
+            raise ValueError("pooling 'token' is for single tokens (--rows tokens): choose mean, max, first or last")
+        if self.window is not None and self.window <= (self.skip_first or 0):
+            raise ValueError(f"window ({self.window}) must be larger than skip_first ({self.skip_first})")
+        for name in ("windows_per_document", "max_rows", "min_rows", "max_documents"):
+            value = getattr(self, name)
+            if value is not None and value < 1:
+                raise ValueError(f"{name} must be at least 1, got {value}")
+        if (self.skip_first or 0) < 0 or self.seed < 0:
+            raise ValueError("skip_first and seed must not be negative")
+        if self.paper_rules and self.source in (None, "demo"):
+            raise ValueError("paper_rules belongs to a --source of the paper's features")
+        return self
+
+    def name(self) -> str:
+        """Short name of the data, for folders: that of the source, or of the file."""
+        if self.source is not None or self.data is None:
+            return self.source or "run"
+        return self.data.name.removeprefix("hf:").split(".")[0].replace(":", "-")
+
+
+class RunConfig(DataConfig):
+    """What to probe, with which data, and how."""
+
     site: str = NEURONS
     """Where to look: mlp.neurons, mlp.pre, mlp.out, attn.heads, attn.out, resid.pre, resid.post, a TransformerLens hook name, or a
     module path (`sprobe sites MODEL` lists them)."""
@@ -88,8 +162,6 @@ class RunConfig(BaseModel):
     """Permutations of the labels that tell whether the best of all units is better than chance; 0 for none."""
     random_model: bool = True
     """Also probe the same architecture with untrained weights, as a control (doubles the time in the model)."""
-    seed: int = 0
-    """Seed of split, sampling, controls and bootstrap. Same seed, same bytes."""
     device: str = "auto"
     """Torch device; auto takes CUDA where there is one."""
     device_map: Literal["auto", "balanced", "sequential"] | None = None
@@ -105,13 +177,6 @@ class RunConfig(BaseModel):
 
     @model_validator(mode="after")
     def _fields_agree(self) -> RunConfig:
-        if self.pooling is Pooling.TOKEN:
-            raise ValueError("pooling 'token' is for labelled spans (--spans-column): choose mean, max, first or last")
-        if self.window is not None and self.window <= self.skip_first:
-            raise ValueError(f"window ({self.window}) must be larger than skip_first ({self.skip_first})")
-        for name in ("windows_per_document", "max_rows", "min_rows"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"{name} must be at least 1, got {getattr(self, name)}")
         if self.device_map is not None and self.random_model:
             raise ValueError(
                 "the untrained twin is not spread over several devices: add --no-random-model to --device-map"
@@ -126,16 +191,13 @@ class RunConfig(BaseModel):
             raise ValueError("exact_nodes must be at least 1, and exact_ks name sizes from 1 on")
         if self.permutations != 0 and self.permutations < 100:
             raise ValueError(f"permutations must be 0 (none) or at least 100, got {self.permutations}")
-        if self.skip_first < 0 or self.seed < 0:
-            raise ValueError("skip_first and seed must not be negative")
         return self
 
     def folder(self) -> Path:
         """Where the run lives."""
         if self.out is not None:
             return self.out
-        name = self.source or (self.data.name.split(".")[0] if self.data else "run")
-        return Path("runs") / name
+        return Path("runs") / self.name()
 
     def identity(self) -> dict[str, Any]:
         """The options that shape the numbers: without the place of the run and the number of workers."""
@@ -153,6 +215,21 @@ def make_config(values: dict[str, Any]) -> RunConfig:
         return RunConfig(**values)
     except ValidationError as error:
         raise complaint(error) from None
+
+
+def make_data_config(values: dict[str, Any]) -> DataConfig:
+    """The same for the options of the data alone; a TOML file made for a run may be given, its other options are ignored.
+
+    Raises:
+        InputError: unknown option, wrong type, or options that contradict each other.
+    """
+    try:
+        return DataConfig(**{key: value for key, value in values.items() if key not in _OF_A_RUN_ONLY})
+    except ValidationError as error:
+        raise complaint(error) from None
+
+
+_OF_A_RUN_ONLY = set(RunConfig.model_fields) - set(DataConfig.model_fields)
 
 
 def complaint(error: ValidationError) -> InputError:

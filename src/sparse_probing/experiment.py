@@ -6,28 +6,28 @@ import hashlib
 import json
 import shutil
 import time
-from collections.abc import Callable, Sequence
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, Protocol, runtime_checkable
+from typing import Any
 
 import polars as pl
 
 from sparse_probing.activations.extract import extract, find_units
 from sparse_probing.activations.forecast import Forecast, forecast
-from sparse_probing.activations.models import LoadedModel, ModelOutline, load_model, outline_model
+from sparse_probing.activations.models import LoadedModel, load_model, outline_model
 from sparse_probing.activations.store import Activations
+from sparse_probing.analyses.datasheet import datasheet
 from sparse_probing.analyses.examples import NamedNeuron, activation_histograms, choose_examples, show_examples
 from sparse_probing.config import RunConfig, make_config, read_config, to_toml
-from sparse_probing.datasets.feature_dataset import FeatureDataset, SamplingRules, build_feature_dataset, concatenate
+from sparse_probing.datasets.feature_dataset import FeatureDataset
 from sparse_probing.datasets.labelled_text import LabelledText
-from sparse_probing.datasets.readers import read_labelled_documents, read_labelled_spans
-from sparse_probing.datasets.sources import SOURCES, demo_corpus
 from sparse_probing.errors import InputError, PrerequisiteError
 from sparse_probing.files import write_json, write_table, write_text
+from sparse_probing.inputs import build_dataset, labelled_text_of
+from sparse_probing.progress import Reporter, Silent
 from sparse_probing.ranking.statistics import class_moments
-from sparse_probing.records import Site, task_rng
+from sparse_probing.records import Site
 from sparse_probing.report.html import write_report
 from sparse_probing.results import tables as schema
 from sparse_probing.results.dataset_tables import write_dataset
@@ -36,36 +36,15 @@ from sparse_probing.selection.exact import checked_problem
 from sparse_probing.selection.problem import Problem
 from sparse_probing.selection.schedule import checked_ks
 from sparse_probing.sweep.evaluate import RunTables, evaluate
+from sparse_probing.sweep.evaluate_numbers import NumberTables, evaluate_numbers
 from sparse_probing.sweep.local_runner import run_tasks, task_data
+from sparse_probing.sweep.number_probes import NumberTask
+from sparse_probing.sweep.numbers import plan_numbers, run_numbers
 from sparse_probing.sweep.plan import ExactPlan, Method, Plan, Task, plan_tasks
 from sparse_probing.sweep.run_task import feature_view
+from sparse_probing.views.run_view import read_run
 
 UNTRAINED_SEED = 0
-DEFAULT_WINDOW = 256
-
-
-@runtime_checkable
-class Reporter(Protocol):
-    """How a run tells its progress; the command line draws bars, Python is silent."""
-
-    def stage(self, name: str, total: int, unit: str) -> AbstractContextManager[Callable[[int], None]]:
-        """Begin a stage; the returned function is told how much was just done."""
-        ...
-
-    def note(self, text: str) -> None:
-        """Say something that the user may want to know."""
-        ...
-
-
-class Silent:
-    """Tells nothing."""
-
-    def stage(self, name: str, total: int, unit: str) -> AbstractContextManager[Callable[[int], None]]:  # noqa: ARG002
-        """See `Reporter.stage`."""
-        return nullcontext(lambda _: None)
-
-    def note(self, text: str) -> None:
-        """See `Reporter.note`."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -75,6 +54,8 @@ class RunResult:
     folder: Path
     findings: pl.DataFrame
     """One row per feature: best neuron, its test F1 with interval, how few are enough, controls, verdict."""
+    numbers: pl.DataFrame
+    """One row per number (regression target): the same with R2."""
     report: Path
 
 
@@ -95,28 +76,31 @@ def run(
     reporter = reporter or Silent()
     folder = config.folder()
     started = time.monotonic()
-    texts = list(labelled) if labelled is not None else labelled_text_of(config)
+    texts = list(labelled) if labelled is not None else labelled_text_of(config, reporter)
     with reporter.stage("load model", 1, "model") as done:
         model = load_model(config.model, device=config.device, dtype=config.dtype, device_map=config.device_map)
         done(1)
     sites = find_units(model, config.site, config.layers)
     layers = [site.layer for site in sites]
     ks, exact = sizes_of(config, sites)
-    with reporter.stage("build rows", len(texts), "category") as done:
+    with reporter.stage("build rows", sum(len(text.documents) for text in texts), "text") as done:
         dataset = build_dataset(config, texts, model, done)
     identity = config.identity() | {
         "dataset": _content_hash(dataset),
         "weights": model.fingerprint,
         "version": versions()["sparse-probing"],  # another version's finished tasks are not mixed with ours
     }
+    number_tasks = plan_numbers(dataset, layers, random_model=config.random_model)
     if _begin(folder, config, identity):
-        return RunResult(
-            folder=folder, findings=pl.read_parquet(folder / "findings.parquet"), report=write_report(folder)
-        )
+        return _result(folder)
     stores = _activations(config, model, dataset, sites, reporter)
-    tables = _probes(config, dataset, stores, layers, ks, exact, folder, reporter)
+    plan = _plan(config, ks, exact)
+    tables = _probes(config, plan, dataset, stores, layers, folder, reporter)
+    numbers = _numbers(config, plan, number_tasks, dataset, stores, folder, reporter)
     write_dataset(folder / "dataset", dataset)
-    _write_tables(folder, tables)
+    sheets = [datasheet(text, dataset, text_only=False) | {"tokenizer": config.model} for text in texts]
+    write_json(folder / "dataset" / "datasheet.json", sheets)
+    _write_tables(folder, tables, numbers)
     _write_examples(folder, tables, model, dataset, sites, stores[False], reporter)
     manifest = {
         "options": json.loads(config.model_dump_json()),
@@ -137,13 +121,19 @@ def run(
             f"{c}/{n}": dataset.counts(i)
             for i, (c, n) in enumerate(zip(dataset.categories, dataset.features, strict=True))
         },
+        "numbers": [f"{target.category}/{target.name}" for target in dataset.targets],
         "audits": {name: asdict(audit) for name, audit in dataset.audits.items()},
         "wall_time_s": round(time.monotonic() - started, 1),
     }
     write_json(folder / "manifest.json", manifest)
     shutil.rmtree(folder / "tasks", ignore_errors=True)
+    return _result(folder)
+
+
+def _result(folder: Path) -> RunResult:
+    _, tables = read_run(folder)
     return RunResult(
-        folder=folder, findings=schema.table(tables.findings, schema.FINDINGS), report=write_report(folder)
+        folder=folder, findings=tables["findings"], numbers=tables["number_findings"], report=write_report(folder)
     )
 
 
@@ -208,71 +198,12 @@ def problem_of_run(folder: Path, category: str, feature: str, layer: int, report
     return checked_problem(feature_view(task, data, 0, moments, config.selection_ridge).problem)
 
 
-def labelled_text_of(config: RunConfig) -> list[LabelledText]:
-    """The labelled text that the options name.
-
-    Raises:
-        InputError: no data named, or data that cannot be read.
-    """
-    if config.source == "demo":
-        return demo_corpus.demo_categories()
-    if config.data is None:
-        raise InputError("no data named: give --data FILE with --label COLUMN, or --source NAME with --data FOLDER.")
-    if config.source is not None:
-        return [SOURCES[config.source](config.data, config.seed)]
-    if config.spans_column is not None:
-        return [
-            read_labelled_spans(
-                config.data,
-                spans_column=config.spans_column,
-                text_column=config.text_column,
-                group_column=config.group_column,
-            )
-        ]
-    if not config.label:
-        raise InputError(
-            f"no label column named for {str(config.data)!r}: give --label COLUMN (or --spans-column COLUMN)."
-        )
-    return [
-        read_labelled_documents(
-            config.data, labels=config.label, text_column=config.text_column, group_column=config.group_column
-        )
-    ]
-
-
-def build_dataset(
-    config: RunConfig, texts: Sequence[LabelledText], model: ModelOutline, done: Callable[[int], None] = lambda _: None
-) -> FeatureDataset:
-    """Rows of all categories, tokenized for the model.
-
-    Raises:
-        InputError: a window that the model cannot take, texts that cannot be used.
-    """
-    if config.window is not None and config.window > model.context:
-        raise InputError(
-            f"a window of {config.window} tokens does not fit {model.name!r}, which takes {model.context}: use "
-            f"--window {model.context} or less (longer texts are cut into windows, or refused with --long-texts error)."
-        )
-    rules = SamplingRules(
-        pooling=config.pooling,
-        window=config.window or min(DEFAULT_WINDOW, model.context),
-        long_texts=config.long_texts,
-        windows_per_document=config.windows_per_document,
-        skip_first=config.skip_first,
-        max_rows=config.max_rows,
-        min_rows=config.min_rows,
-    )
-    parts = []
-    for text in texts:
-        parts.append(build_feature_dataset(text, model.tokenizer, rules, task_rng(config.seed, "rows", text.category)))
-        done(1)
-    return concatenate(parts)
-
-
 def _content_hash(dataset: FeatureDataset) -> str:
     digest = hashlib.blake2b(dataset.fingerprint().encode(), digest_size=16)
     for array in (dataset.positive, dataset.eligible, dataset.row_split, dataset.row_group):
         digest.update(array.astype("<i8").tobytes())
+    for target in dataset.targets:
+        digest.update(f"{target.category}/{target.name}".encode() + target.values.astype("<f8").tobytes())
     digest.update(json.dumps([dataset.features, dataset.categories]).encode())
     return digest.hexdigest()
 
@@ -326,20 +257,8 @@ def _activations(
     return stores
 
 
-def _probes(
-    config: RunConfig,
-    dataset: FeatureDataset,
-    stores: dict[bool, Activations],
-    layers: list[int],
-    ks: tuple[int, ...],
-    exact: ExactPlan | None,
-    folder: Path,
-    reporter: Reporter,
-) -> RunTables:
-    tasks = plan_tasks(
-        layers, dataset.categories, random_model=config.random_model, exact_layers=exact.layers if exact else ()
-    )
-    plan = Plan(
+def _plan(config: RunConfig, ks: tuple[int, ...], exact: ExactPlan | None) -> Plan:
+    return Plan(
         ks=ks,
         methods=tuple(Method(name) for name in config.methods),
         permutations=config.permutations,
@@ -347,18 +266,58 @@ def _probes(
         selection_ridge=config.selection_ridge,
         exact=exact,
     )
+
+
+def _probes(
+    config: RunConfig,
+    plan: Plan,
+    dataset: FeatureDataset,
+    stores: dict[bool, Activations],
+    layers: list[int],
+    folder: Path,
+    reporter: Reporter,
+) -> RunTables:
+    if not dataset.features:
+        return RunTables()
+    exact_layers = plan.exact.layers if plan.exact else ()
+    tasks = plan_tasks(layers, dataset.categories, random_model=config.random_model, exact_layers=exact_layers)
     with reporter.stage("probes", sum(len(task.features) for task in tasks), "feature x layer") as done:
         results = run_tasks(tasks, dataset, stores, folder / "tasks", plan=plan, workers=config.workers, progress=done)
     with reporter.stage("test scores", len(dataset.features), "feature") as done:
         return evaluate(dataset, {task: results[task] for task in tasks}, stores, config.seed, done)
 
 
-def _write_tables(folder: Path, tables: RunTables) -> None:
-    write_table(folder / "probes.parquet", schema.table(tables.probes, schema.PROBES))
-    write_table(folder / "neurons.parquet", schema.table(tables.neurons, schema.NEURONS))
-    write_table(folder / "differences.parquet", schema.table(tables.differences, schema.DIFFERENCES))
-    write_table(folder / "baselines.parquet", schema.table(tables.baselines, schema.BASELINES))
-    write_table(folder / "findings.parquet", schema.table(tables.findings, schema.FINDINGS))
+def _numbers(
+    config: RunConfig,
+    plan: Plan,
+    tasks: list[NumberTask],
+    dataset: FeatureDataset,
+    stores: dict[bool, Activations],
+    folder: Path,
+    reporter: Reporter,
+) -> NumberTables:
+    if not tasks:
+        return NumberTables()
+    with reporter.stage("numbers", len(tasks), "number x layer") as done:
+        results = run_numbers(
+            tasks, dataset, stores, folder / "tasks", plan=plan, workers=config.workers, progress=done
+        )
+    with reporter.stage("number scores", len(dataset.targets), "number") as done:
+        return evaluate_numbers(dataset, results, stores, config.seed, done)
+
+
+def _write_tables(folder: Path, tables: RunTables, numbers: NumberTables) -> None:
+    for name, rows, columns in (
+        ("probes", tables.probes, schema.PROBES),
+        ("neurons", tables.neurons, schema.NEURONS),
+        ("differences", tables.differences, schema.DIFFERENCES),
+        ("baselines", tables.baselines, schema.BASELINES),
+        ("numbers", numbers.numbers, schema.NUMBERS),
+        ("number_profiles", numbers.profiles, schema.NUMBER_PROFILES),
+        ("number_findings", numbers.findings, schema.NUMBER_FINDINGS),
+        ("findings", tables.findings, schema.FINDINGS),
+    ):
+        write_table(folder / f"{name}.parquet", schema.table(rows, columns))
 
 
 def _write_examples(

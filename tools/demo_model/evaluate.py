@@ -23,7 +23,8 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 
 import sparse_probing as sp
 from sparse_probing.datasets.readers import read_rows
-from sparse_probing.datasets.sources.corpus_classes import corpus_rows
+from sparse_probing.datasets.sources.corpus import corpus_rows
+from sparse_probing.datasets.sources.source import BuildOptions
 from sparse_probing.records import Split
 
 HERE = Path(__file__).parent
@@ -48,7 +49,7 @@ def loss_of(model: Any, tokenizer: Any, texts: list[str]) -> tuple[float, int, i
 def loss_table(model: Any, tokenizer: Any, folder: Path) -> pl.DataFrame:
     """Nats per token and bits per byte, per group of the test split."""
     texts: dict[tuple[str, str], list[str]] = defaultdict(list)
-    for split, row in corpus_rows(folder):
+    for split, row in corpus_rows(folder, BuildOptions()):
         if split is not Split.TEST:
             continue
         if row["code_language"]:

@@ -12,6 +12,7 @@ from rich.markup import escape
 
 from sparse_probing.cli.cache import cache
 from sparse_probing.cli.check_certificate import check_certificate
+from sparse_probing.cli.datasets import datasets
 from sparse_probing.cli.demo import demo
 from sparse_probing.cli.report import report
 from sparse_probing.cli.run import run
@@ -28,6 +29,7 @@ app = cyclopts.App(
 )
 app.command(demo)
 app.command(run)
+app.command(datasets)
 app.command(simulate)
 app.command(sites)
 app.command(report)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from typing import Any
 
 import polars as pl
 from rich.box import SIMPLE_HEAD
@@ -40,8 +41,8 @@ class Bars:
         self.console = Console(stderr=True)
 
     @contextmanager
-    def stage(self, name: str, total: int, unit: str) -> Iterator[Callable[[int], None]]:
-        """A bar for one stage; see `experiment.Reporter`."""
+    def stage(self, name: str, total: int | None, unit: str) -> Iterator[Callable[[int], None]]:
+        """A bar for one stage; see `progress.Reporter`."""
         columns = (
             TextColumn("{task.description:<15}"),
             BarColumn(),
@@ -56,12 +57,13 @@ class Bars:
             yield lambda count: progress.advance(task, count)
 
     def note(self, text: str) -> None:
-        """A remark above the bars; see `experiment.Reporter`."""
+        """A remark above the bars; see `progress.Reporter`."""
         self.console.print(f"[yellow]note:[/] {escape(text)}", highlight=False, soft_wrap=True)
 
 
 SHORT_BASELINES = {
     "majority_class": "majority",
+    "mean": "mean",
     "shuffled_labels": "shuffled",
     "random_neurons": "random neuron",
     "random_weights_model": "untrained",
@@ -77,16 +79,51 @@ NARROW = 110
 """Below this width the name of the best baseline is left out."""
 
 
-def print_findings(findings: pl.DataFrame) -> None:
-    """The headline table, one block per category."""
+def print_findings(findings: pl.DataFrame, numbers: pl.DataFrame) -> None:
+    """The headline tables, one block per category: features, then numbers.
+
+    Args:
+        findings: of a run, one row per feature.
+        numbers: its number findings, one row per number.
+    """
     console = Console()
     if not console.is_terminal:
         console = Console(width=WIDTH_WITHOUT_TERMINAL)
-    for (category,), block in findings.group_by("category", maintain_order=True):
+    _print_blocks(console, findings, ("feature", "neuron", "F1 and interval"), "f1", lambda row: row["neuron"])
+    if len(findings):
+        console.print(
+            "F1 of the best single neuron on the test split; k: neurons that come within 5 % of all neurons of a layer; "
+            "all: F1 of these; baseline: F1 of the best control.",
+            highlight=False,
+        )
+    _print_blocks(
+        console,
+        numbers,
+        ("number", "neuron", "R² and interval"),
+        "r2",
+        lambda row: f"{row['neuron']} {'↑' if row['sign'] > 0 else '↓'}",
+    )
+    if len(numbers):
+        console.print(
+            "R² of the best single neuron on the test split, which rises (↑) or falls (↓) with the number; k: neurons that come "
+            "within 5 % of all neurons of a layer; all: R² of these; baseline: R² of the best control.",
+            highlight=False,
+        )
+
+
+def _print_blocks(
+    console: Console,
+    rows: pl.DataFrame,
+    heads: tuple[str, str, str],
+    score: str,
+    neuron: Callable[[dict[str, Any]], str],
+) -> None:
+    """One table per category; `heads` name what is probed, the neuron and the score."""
+    for (category,), block in rows.group_by("category", maintain_order=True):
         table = Table(box=SIMPLE_HEAD, pad_edge=False, collapse_padding=True)
         rest = OTHER_COLUMNS + (0 if console.width < NARROW else LONGEST_BASELINE)
-        table.add_column("feature", overflow="ellipsis", no_wrap=True, max_width=max(10, console.width - rest))
-        for name in ("neuron", "F1 and interval"):
+        table.add_column(heads[0], overflow="ellipsis", no_wrap=True, max_width=max(10, console.width - rest))
+        for name in heads[1:]:
             table.add_column(name, no_wrap=True, min_width=8)
         for name in ("k", "all"):
             table.add_column(name, justify="right", no_wrap=True)
@@ -95,18 +132,13 @@ def print_findings(findings: pl.DataFrame) -> None:
         for row in block.to_dicts():
             baseline = "" if console.width < NARROW else f" {SHORT_BASELINES[row['best_baseline']]}"
             table.add_row(
-                Text(row["feature"]),
-                row["neuron"],
-                Text(f"{row['f1']:.2f} [{row['f1_low']:.2f}, {row['f1_high']:.2f}]"),
+                Text(row[heads[0]]),
+                neuron(row),
+                Text(f"{row[score]:.2f} [{row[f'{score}_low']:.2f}, {row[f'{score}_high']:.2f}]"),
                 "–" if row["k_enough"] is None else str(row["k_enough"]),
-                f"{row['dense_f1']:.2f}",
-                f"{row['best_baseline_f1']:.2f}{baseline}",
+                f"{row[f'dense_{score}']:.2f}",
+                f"{row[f'best_baseline_{score}']:.2f}{baseline}",
                 row["verdict"],
             )
         console.print(Text(category, style="bold"))
         console.print(table)
-    console.print(
-        "F1 of the best single neuron on the test split; k: neurons that come within 5 % of all neurons of a layer; "
-        "all: F1 of these; baseline: F1 of the best control.",
-        highlight=False,
-    )

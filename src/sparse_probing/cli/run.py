@@ -59,5 +59,5 @@ def execute(config: RunConfig) -> None:
     from sparse_probing.experiment import run as run_experiment  # torch is imported here, not for --help
 
     result = run_experiment(config, reporter=Bars())
-    print_findings(result.findings)
+    print_findings(result.findings, result.numbers)
     Console(soft_wrap=True).print(f"report: {result.report}", highlight=False)

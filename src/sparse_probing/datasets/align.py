@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import json
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 
 import numpy as np
 from jaxtyping import Bool, Int
@@ -24,6 +26,10 @@ class TextTokenizer:
     closing_id: int | None = None
     """Put behind every sequence (an encoder's [SEP]); null for causal models."""
 
+    def __post_init__(self) -> None:
+        self.backend.no_truncation()  # some tokenizer files ask for it: text would be lost without a word
+        self.backend.no_padding()
+
     @property
     def n_front(self) -> int:
         """Special tokens in front of a text."""
@@ -32,6 +38,13 @@ class TextTokenizer:
     def room(self, window: int) -> int:
         """Tokens of text that fit into a window beside the special tokens."""
         return window - self.n_front - int(self.closing_id is not None)
+
+    def unknown_id(self) -> int | None:
+        """Id of the token for characters that the vocabulary lacks; null where there is none (byte-level vocabularies)."""
+        model = json.loads(self.backend.to_str())["model"]
+        if model.get("unk_id") is not None:
+            return int(model["unk_id"])
+        return None if model.get("unk_token") is None else self.backend.token_to_id(model["unk_token"])
 
     def fingerprint(self) -> str:
         """The tokenizer as text: two tokenizers are the same when this is the same."""
@@ -49,16 +62,26 @@ class TokenizedText:
     """One past the last character of each token."""
 
 
-def tokenize(tokenizer: TextTokenizer, texts: list[str]) -> list[TokenizedText]:
+BATCH = 256
+"""Texts tokenized together: the tokenizer works on them in parallel, and its bulky answers are dropped batch by batch."""
+
+
+def tokenize(tokenizer: TextTokenizer, texts: Sequence[str]) -> list[TokenizedText]:
     """Token ids and character offsets of each text."""
-    encodings = tokenizer.backend.encode_batch(texts, add_special_tokens=False)
-    result: list[TokenizedText] = []
-    for encoding in encodings:
-        offsets = np.array(encoding.offsets, dtype=np.int32).reshape(-1, 2)
-        result.append(
-            TokenizedText(ids=np.array(encoding.ids, dtype=np.int32), starts=offsets[:, 0], ends=offsets[:, 1])
-        )
-    return result
+    return [text for batch in tokenized_batches(tokenizer, texts) for text in batch]
+
+
+def tokenized_batches(tokenizer: TextTokenizer, texts: Sequence[str]) -> Iterator[list[TokenizedText]]:
+    """The same, some texts at a time."""
+    for first in range(0, len(texts), BATCH):
+        encodings = tokenizer.backend.encode_batch(list(texts[first : first + BATCH]), add_special_tokens=False)
+        batch: list[TokenizedText] = []
+        for encoding in encodings:
+            offsets = np.array(encoding.offsets, dtype=np.int32).reshape(-1, 2)
+            batch.append(
+                TokenizedText(ids=np.array(encoding.ids, dtype=np.int32), starts=offsets[:, 0], ends=offsets[:, 1])
+            )
+        yield batch
 
 
 def tokens_in(tokens: TokenizedText, start: int, end: int) -> Bool[np.ndarray, " token"]:
@@ -66,27 +89,70 @@ def tokens_in(tokens: TokenizedText, start: int, end: int) -> Bool[np.ndarray, "
     return (tokens.starts < end) & (tokens.ends > start) & (tokens.ends > tokens.starts)
 
 
-def label_tokens(
-    tokens: TokenizedText, spans: Iterable[Span], features: tuple[str, ...]
-) -> tuple[Bool[np.ndarray, "token feature"], Bool[np.ndarray, " token"]]:
-    """Which tokens carry which feature, and which tokens touch any span.
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Stretches:
+    """The distinct labelled stretches of a text, in the order of the text, with the tokens that they overlap."""
 
-    A token that overlaps several spans of *different* labels keeps all of them, except that spans that do not overlap
-    each other (words of a treebank) give a token only the first one it touches (paper, section on EWT alignment).
+    bounds: Int[np.ndarray, "stretch 2"]
+    """First character and one past the last."""
+    first: Int[np.ndarray, " stretch"]
+    """First token that overlaps; equal to `last` where none does."""
+    last: Int[np.ndarray, " stretch"]
+    """One past the last token that overlaps."""
+    labels: tuple[tuple[str, ...], ...]
+
+    def ragged(self, tokens: TokenizedText, text: str) -> int:
+        """Stretches whose outer tokens hold characters beyond the stretch, blanks aside."""
+        found = self.last > self.first
+        (start, end), first, last = self.bounds[found].T, self.first[found], self.last[found] - 1
+        edges = np.stack([tokens.starts[first], start, end, tokens.ends[last]], axis=1).tolist()
+        return sum(bool(text[a:b].strip() or text[c:d].strip()) for a, b, c, d in edges)
+
+
+def stretches_of(tokens: TokenizedText, spans: Iterable[Span]) -> Stretches:
+    """Group spans by their characters and find the tokens of each group."""
+    grouped: dict[tuple[int, int], list[str]] = {}
+    for span in sorted(spans):
+        grouped.setdefault((span.start, span.end), []).append(span.label)
+    bounds = np.array(list(grouped), dtype=np.int64).reshape(-1, 2)
+    first, last = np.zeros(len(bounds), dtype=np.int64), np.zeros(len(bounds), dtype=np.int64)
+    visible = np.flatnonzero(tokens.ends > tokens.starts)  # a token that covers no character overlaps nothing
+    starts, ends = tokens.starts[visible], tokens.ends[visible]
+    if (np.diff(starts) >= 0).all() and (np.diff(ends) >= 0).all():
+        low = np.searchsorted(ends, bounds[:, 0], side="right")
+        high = np.searchsorted(starts, bounds[:, 1], side="left")
+        found = high > low
+        first[found], last[found] = visible[low[found]], visible[high[found] - 1] + 1
+    else:  # a normaliser that reorders characters: the stretch from the first to the last overlapping token
+        for i, (start, end) in enumerate(bounds):
+            inside = np.flatnonzero(tokens_in(tokens, int(start), int(end)))
+            if len(inside):
+                first[i], last[i] = inside[0], inside[-1] + 1
+    return Stretches(bounds=bounds, first=first, last=last, labels=tuple(tuple(v) for v in grouped.values()))
+
+
+def label_tokens(
+    tokens: TokenizedText, stretches: Stretches, labels: Mapping[str, int]
+) -> tuple[Bool[np.ndarray, "token label"], Bool[np.ndarray, " token"]]:
+    """Which tokens carry which label, and which tokens lie in any stretch.
+
+    A token that overlaps several stretches carries the labels of all of them, except that stretches that do not overlap each
+    other (words of a treebank) give a token only to the first one that it touches (paper, alignment of EWT).
     """
-    number = {feature: i for i, feature in enumerate(features)}
-    positive = np.zeros((len(tokens.ids), len(features)), dtype=bool)
+    carried = np.zeros((len(tokens.ids), len(labels)), dtype=bool)
     touched = np.zeros(len(tokens.ids), dtype=bool)
-    covered_to = 0
-    for span in sorted(spans, key=lambda span: (span.start, span.end)):
-        inside = tokens_in(tokens, span.start, span.end)
-        if span.start >= covered_to:
-            inside &= ~touched
-        covered_to = max(covered_to, span.end)
-        touched |= inside
-        if span.label in number:
-            positive[inside, number[span.label]] = True
-    return positive, touched
+    visible = tokens.ends > tokens.starts
+    by_end = np.argsort(stretches.bounds[:, 1])
+    ended = np.searchsorted(stretches.bounds[by_end, 1], stretches.bounds[:, 0], side="right")
+    taken = np.maximum.accumulate(np.append(0, stretches.last[by_end]))[ended]  # by stretches that end before this one
+    firsts = np.maximum(stretches.first, taken)
+    for first, last, names in zip(firsts.tolist(), stretches.last.tolist(), stretches.labels, strict=True):
+        if first < last:
+            touched[first:last] = True
+            for name in names:
+                if name in labels:
+                    carried[first:last, labels[name]] = True
+    return carried & visible[:, None], touched & visible
 
 
 def label_by_pattern(
@@ -97,13 +163,14 @@ def label_by_pattern(
     The text of a token begins where the token before it ended: tokenizers disagree on whether the blank before a word belongs
     to the word's offsets, and this makes them agree. (For WordPiece, *leading space* thus means *begins a word*.)
     """
-    found: dict[str, list[bool]] = {}
-    compiled = [re.compile(pattern) for pattern in patterns.values()]
     begins = np.minimum(np.concatenate([[0], tokens.ends[:-1]]), tokens.starts)
-    rows = []
-    for begin, end in zip(begins, tokens.ends, strict=True):
-        token = text[begin:end]
-        if token not in found:
-            found[token] = [bool(pattern.search(token)) for pattern in compiled]
-        rows.append(found[token])
-    return np.array(rows, dtype=bool).reshape(len(tokens.ids), len(patterns))
+    own = [text[begin:end] for begin, end in zip(begins.tolist(), tokens.ends.tolist(), strict=True)]
+    kinds = {token: number for number, token in enumerate(dict.fromkeys(own))}
+    expressions = tuple(patterns.values())
+    found = np.array([_matches(token, expressions) for token in kinds], dtype=bool).reshape(len(kinds), len(patterns))
+    return found[np.array([kinds[token] for token in own], dtype=int)]
+
+
+@lru_cache(1 << 16)  # a text repeats the tokens of others
+def _matches(token: str, patterns: tuple[str, ...]) -> tuple[bool, ...]:
+    return tuple(re.search(pattern, token) is not None for pattern in patterns)

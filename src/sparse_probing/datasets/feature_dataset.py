@@ -4,41 +4,47 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
-from typing import Literal, NamedTuple
+from dataclasses import dataclass, field, replace
+from typing import TypedDict
 
 import numpy as np
-from jaxtyping import Bool, Int
+from jaxtyping import Bool, Float, Int
 
-from sparse_probing.datasets.align import TextTokenizer, TokenizedText, label_by_pattern, label_tokens, tokenize
-from sparse_probing.datasets.audit import Audit, check_split, prescribes_splits, remove_duplicates, split_groups
-from sparse_probing.datasets.labelled_text import LabelledText
-from sparse_probing.errors import InputError
-from sparse_probing.records import POOLINGS, SPLITS, Pooling, Split
+from sparse_probing.datasets.align import TextTokenizer, TokenizedText
+from sparse_probing.datasets.audit import Audit
+from sparse_probing.records import SPLITS, Split
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class SamplingRules:
-    """How text becomes rows."""
+class Alignment:
+    """How well labels on characters met the tokenizer's tokens, and what windows left out. Counts."""
 
-    pooling: Pooling = Pooling.MEAN
-    """Document level: how the tokens of the window become one vector. Token level rows are single tokens."""
-    window: int = 256
-    """Tokens per sequence, the BOS token included."""
-    long_texts: Literal["window", "error"] = "window"
-    """Texts longer than a window: cut into windows, or refused."""
-    windows_per_document: int = 1
-    """Document level: how many windows a long document may give (they share its split)."""
-    skip_first: int = 10
-    """Positions at the start of a sequence that are never labelled: they see too little context."""
-    max_rows: int = 4_000
-    """Token level: rows per feature."""
-    positive_share: float = 0.25
-    """Token level: wanted share of positives where they are rare (common features keep their natural share, up to 0.5)."""
-    fractions: tuple[float, float, float] = (0.5, 0.25, 0.25)
-    """Train, validation, test."""
-    min_rows: int = 5
-    """Positives and negatives that each split must have."""
+    tokens: int
+    """Tokens of all texts, special tokens aside."""
+    unknown_tokens: int
+    """Tokens for characters that the vocabulary lacks."""
+    stretches: int = 0
+    """Distinct labelled stretches of characters."""
+    without_token: int = 0
+    """Stretches that no token covers (their characters were dropped by the tokenizer)."""
+    ragged: int = 0
+    """Stretches whose first or last token holds characters beyond the stretch, blanks aside."""
+    several_tokens: int = 0
+    """Stretches of more than one token."""
+    cut_by_window: int = 0
+    """Stretches that no window holds entirely."""
+    in_skipped_tokens: int = 0
+    """Stretches that begin among the skipped first tokens of a window."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class NumberTarget:
+    """A number for each row, to be predicted by regression."""
+
+    name: str
+    category: str
+    values: Float[np.ndarray, " row"]
+    """NaN where a row is not eligible."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -75,6 +81,12 @@ class FeatureDataset:
     """A row that is not eligible for a feature is neither positive nor negative for it."""
     audits: dict[str, Audit]
     """One per category."""
+    alignments: dict[str, Alignment] = field(default_factory=dict)
+    """One per category."""
+    notes: dict[str, tuple[str, ...]] = field(default_factory=dict)
+    """Per category: what was left out or changed on the way, in words."""
+    targets: tuple[NumberTarget, ...] = ()
+    """Numbers to be predicted."""
 
     @property
     def n_rows(self) -> int:
@@ -121,6 +133,43 @@ class FeatureDataset:
             result[split.value] = (positives, len(rows) - positives)
         return result
 
+    def only(self, rows: Bool[np.ndarray, " row"], features: Sequence[int], targets: Sequence[int]) -> FeatureDataset:
+        """Some of the rows, features and targets; sequences that lose all their rows go, too."""
+        used = np.unique(self.row_sequence[rows])
+        kept = np.zeros(self.n_sequences, dtype=bool)
+        kept[used] = True
+        lengths = self.sequence_lengths()
+        of_kept = np.repeat(kept, lengths)
+        return replace(
+            self,
+            features=tuple(self.features[f] for f in features),
+            categories=tuple(self.categories[f] for f in features),
+            tokens=self.tokens[of_kept],
+            char_starts=self.char_starts[of_kept],
+            char_ends=self.char_ends[of_kept],
+            sequence_starts=np.concatenate([[0], np.cumsum(lengths[kept])]),
+            sequence_document=self.sequence_document[kept],
+            row_sequence=np.searchsorted(used, self.row_sequence[rows]),
+            row_first=self.row_first[rows],
+            row_last=self.row_last[rows],
+            row_pooling=self.row_pooling[rows],
+            row_group=np.unique(self.row_group[rows], return_inverse=True)[1],
+            row_split=self.row_split[rows],
+            positive=self.positive[rows][:, list(features)],
+            eligible=self.eligible[rows][:, list(features)],
+            targets=tuple(replace(self.targets[t], values=self.targets[t].values[rows]) for t in targets),
+        )
+
+
+class SequenceArrays(TypedDict):
+    """The fields of a `FeatureDataset` that describe sequences."""
+
+    tokens: np.ndarray
+    char_starts: np.ndarray
+    char_ends: np.ndarray
+    sequence_starts: np.ndarray
+    sequence_document: np.ndarray
+
 
 @dataclass(slots=True)
 class Sequences:
@@ -143,7 +192,7 @@ class Sequences:
         self.document.append(document)
         return len(self.document) - 1
 
-    def arrays(self) -> dict[str, np.ndarray]:
+    def arrays(self) -> SequenceArrays:
         """The fields of a `FeatureDataset` that describe sequences."""
         return {
             "tokens": np.concatenate(self.ids),
@@ -152,191 +201,6 @@ class Sequences:
             "sequence_starts": np.concatenate([[0], np.cumsum([len(ids) for ids in self.ids])]),
             "sequence_document": np.array(self.document),
         }
-
-
-def build_feature_dataset(
-    labelled: LabelledText, tokenizer: TextTokenizer, rules: SamplingRules, rng: np.random.Generator
-) -> FeatureDataset:
-    """Labelled text to rows: duplicates removed, tokenized, aligned, sampled, split by group.
-
-    Args:
-        labelled: documents of one category.
-        tokenizer: the probed model's tokenizer.
-        rules: windows, pooling, sampling, split fractions.
-        rng: chooses windows, samples rows, breaks ties of the split.
-
-    Raises:
-        InputError: too few documents, or too few rows of a class in some split.
-    """
-    labelled, audit = remove_duplicates(labelled)
-    if audit.groups < 3:
-        merged = f" Near duplicates ({audit.near_duplicates} documents) share a group." if audit.near_duplicates else ""
-        raise InputError(
-            f"{labelled.category} has {audit.groups} distinct document(s) or group(s): at least 3 are needed for "
-            f"separate train, validation and test splits.{merged}"
-        )
-    tokenized = tokenize(tokenizer, [document.text for document in labelled.documents])
-    if rules.long_texts == "error":
-        _refuse_long_texts(labelled, tokenized, tokenizer.room(rules.window))
-    sequences = Sequences([], [], [], [])
-    cut = _document_rows if labelled.level == "document" else _token_rows
-    rows = cut(labelled, tokenized, tokenizer, sequences, rules, rng)
-    if len(rows.sequence) == 0:
-        raise InputError(
-            f"{labelled.category}: no labelled token lies behind the first {rules.skip_first} tokens of a text, which are skipped: "
-            "lower --skip-first, or check the labels."
-        )
-    document = np.array(sequences.document)
-    row_document = document[rows.sequence]
-    dataset = FeatureDataset(
-        features=labelled.features,
-        categories=(labelled.category,) * len(labelled.features),
-        document_ids=tuple(d.id for d in labelled.documents),
-        texts=tuple(d.text for d in labelled.documents),
-        **sequences.arrays(),
-        row_sequence=rows.sequence,
-        row_first=rows.first,
-        row_last=rows.last,
-        row_pooling=np.full(
-            len(row_document), POOLINGS.index(rules.pooling if labelled.level == "document" else Pooling.TOKEN)
-        ),
-        row_group=np.unique([labelled.documents[d].group for d in row_document], return_inverse=True)[1],
-        row_split=np.zeros(len(row_document), dtype=int),
-        positive=rows.positive,
-        eligible=rows.eligible,
-        audits={labelled.category: replace(audit, unused=len(labelled.documents) - len(np.unique(row_document)))},
-    )
-    given = [labelled.documents[d].split for d in row_document]
-    if prescribes_splits(labelled.documents):
-        split = np.array([SPLITS.index(s) for s in given if s is not None])
-    else:
-        split = _split_by_group(dataset, rules, rng)
-    dataset = replace(dataset, row_split=split)
-    _check_splits(dataset, rules.min_rows)
-    return dataset
-
-
-def _refuse_long_texts(labelled: LabelledText, tokenized: Sequence[TokenizedText], room: int) -> None:
-    too_long = [i for i, text in enumerate(tokenized) if len(text.ids) > room]
-    if too_long:
-        longest = max(len(text.ids) for text in tokenized)
-        raise InputError(
-            f"{len(too_long)} text(s) of {labelled.category} do not fit into a window of {room} tokens, first "
-            f"{labelled.documents[too_long[0]].id!r} (the longest has {longest} tokens): use a larger --window, or "
-            "--long-texts window to cut them."
-        )
-
-
-class _Rows(NamedTuple):
-    """Rows while they are being made; see `FeatureDataset` for the meaning of each array."""
-
-    sequence: Int[np.ndarray, " row"]
-    first: Int[np.ndarray, " row"]
-    last: Int[np.ndarray, " row"]
-    positive: Bool[np.ndarray, "row feature"]
-    eligible: Bool[np.ndarray, "row feature"]
-
-
-def _document_rows(
-    labelled: LabelledText,
-    tokenized: Sequence[TokenizedText],
-    tokenizer: TextTokenizer,
-    sequences: Sequences,
-    rules: SamplingRules,
-    rng: np.random.Generator,
-) -> _Rows:
-    """One row per window: the pooled tokens after the skipped ones."""
-    special, room = tokenizer.n_front, tokenizer.room(rules.window)
-    sequence, last, labels = [], [], []
-    for number, (document, text) in enumerate(zip(labelled.documents, tokenized, strict=True)):
-        possible = max(1, len(text.ids) // room)
-        offset = int(rng.integers(max(0, len(text.ids) - possible * room) + 1))
-        for piece in np.sort(rng.permutation(possible)[: rules.windows_per_document]):
-            begin = offset + int(piece) * room
-            end = min(begin + room, len(text.ids))
-            if end - begin + special > rules.skip_first:
-                sequence.append(sequences.add(number, text, begin, end, tokenizer))
-                last.append(end - begin + special)
-                labels.append(document.labels)
-    return _Rows(
-        sequence=np.array(sequence, dtype=int),
-        first=np.full(len(sequence), rules.skip_first),
-        last=np.array(last, dtype=int),
-        positive=np.array([[row.get(f, False) for f in labelled.features] for row in labels], dtype=bool),
-        eligible=np.array([[f in row for f in labelled.features] for row in labels], dtype=bool),
-    )
-
-
-def _token_rows(
-    labelled: LabelledText,
-    tokenized: Sequence[TokenizedText],
-    tokenizer: TextTokenizer,
-    sequences: Sequences,
-    rules: SamplingRules,
-    rng: np.random.Generator,
-) -> _Rows:
-    """Single tokens, sampled from one shared random order so that features reuse each other's rows."""
-    special, room = tokenizer.n_front, tokenizer.room(rules.window)
-    sequence, position, positive, known = [], [], [], []
-    for number, (document, text) in enumerate(zip(labelled.documents, tokenized, strict=True)):
-        if labelled.token_patterns:
-            label = label_by_pattern(text, document.text, labelled.token_patterns)
-            touched = text.ends > text.starts
-        else:
-            label, touched = label_tokens(text, document.spans, labelled.features)
-        if not (labelled.only_spanned_tokens or labelled.token_patterns):
-            touched = np.ones_like(touched)
-        for begin in range(0, len(text.ids), room):
-            end = min(begin + room, len(text.ids))
-            positions = np.arange(special, special + end - begin)
-            late = positions >= rules.skip_first
-            index = sequences.add(number, text, begin, end, tokenizer)
-            sequence.append(np.full(late.sum(), index))
-            position.append(positions[late])
-            positive.append(label[begin:end][late])
-            known.append(touched[begin:end][late])
-    at, labels = np.concatenate(position), np.concatenate(positive)
-    eligible = sample_tokens(labels, np.concatenate(known), rules, rng)
-    used = eligible.any(axis=1)
-    return _Rows(
-        sequence=np.concatenate(sequence)[used],
-        first=at[used],
-        last=at[used] + 1,
-        positive=labels[used],
-        eligible=eligible[used],
-    )
-
-
-def sample_tokens(
-    positive: Bool[np.ndarray, "token feature"],
-    known: Bool[np.ndarray, " token"],
-    rules: SamplingRules,
-    rng: np.random.Generator,
-) -> Bool[np.ndarray, "token feature"]:
-    """Rows of each feature: up to `max_rows`, positives at their natural share clipped to `[positive_share, 0.5]`."""
-    order = rng.permutation(np.flatnonzero(known))
-    eligible = np.zeros_like(positive)
-    for f in range(positive.shape[1]):
-        is_positive = positive[order, f]
-        share = float(np.clip(is_positive.mean() if len(order) else 0.0, rules.positive_share, 0.5))
-        positives = order[is_positive][: round(share * rules.max_rows)]
-        negatives = order[~is_positive][: max(0, round(len(positives) / share) - len(positives))]
-        eligible[positives, f] = True
-        eligible[negatives, f] = True
-    return eligible
-
-
-def _split_by_group(dataset: FeatureDataset, rules: SamplingRules, rng: np.random.Generator) -> Int[np.ndarray, " row"]:
-    classes = np.concatenate([dataset.positive & dataset.eligible, ~dataset.positive & dataset.eligible], axis=1)
-    counts = np.zeros((dataset.row_group.max() + 1, classes.shape[1]))
-    np.add.at(counts, dataset.row_group, classes.astype(float))
-    return split_groups(counts, rules.fractions, rng)[dataset.row_group]
-
-
-def _check_splits(dataset: FeatureDataset, least: int) -> None:
-    for f, feature in enumerate(dataset.features):
-        table = dataset.counts(f)
-        check_split(dataset.categories[f], feature, [table[s][0] for s in SPLITS], [table[s][1] for s in SPLITS], least)
 
 
 def concatenate(parts: Sequence[FeatureDataset]) -> FeatureDataset:
@@ -380,4 +244,17 @@ def concatenate(parts: Sequence[FeatureDataset]) -> FeatureDataset:
         positive=positive,
         eligible=eligible,
         audits={name: audit for p in parts for name, audit in p.audits.items()},
+        alignments={name: alignment for p in parts for name, alignment in p.alignments.items()},
+        notes={name: notes for p in parts for name, notes in p.notes.items()},
+        targets=tuple(
+            replace(target, values=_padded(target.values, int(rows[i]), int(rows[-1])))
+            for i, p in enumerate(parts)
+            for target in p.targets
+        ),
     )
+
+
+def _padded(values: Float[np.ndarray, " part"], begin: int, length: int) -> Float[np.ndarray, " row"]:
+    result = np.full(length, np.nan)
+    result[begin : begin + len(values)] = values
+    return result

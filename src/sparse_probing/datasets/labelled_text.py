@@ -1,13 +1,19 @@
-"""Text with labels, before any tokenizer: what a user brings and what the sources produce."""
+"""Text with labels, before any tokenizer: what a user brings and what the sources produce. Labels live on characters."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Literal, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 from sparse_probing.errors import InputError
 from sparse_probing.records import Split
+
+Level = Literal["document", "span", "token"]
+"""What becomes a row: a whole document (its window), each labelled stretch of characters, or each token."""
+
+TOKEN_NUMBERS = ("position", "log2_position")
+"""Numbers that follow from where a token stands in its sequence (paper, sequence position)."""
 
 
 class Span(NamedTuple):
@@ -28,10 +34,17 @@ class Document:
     """Documents of one group always fall into the same split (a book, a topic, a pair)."""
     labels: Mapping[str, bool] = field(default_factory=dict)
     """Whole-document features; a missing feature means *not eligible*: neither positive nor negative."""
+    numbers: Mapping[str, float] = field(default_factory=dict)
+    """Whole-document numbers, to be predicted by regression; a missing one means *not eligible*."""
     spans: tuple[Span, ...] = ()
-    """Character spans that carry a feature; used when the text is labelled token by token."""
+    """Labelled characters, for the levels `span` and `token`."""
+    breaks: tuple[int, ...] = ()
+    """Characters at which a window may begin, ascending (starts of sentences). Empty: a window may begin at any token."""
     split: Split | None = None
     """Split that the source prescribes; null lets the builder decide."""
+    source: str | None = None
+    """Where the text comes from (repository, book, URL)."""
+    licence: str | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -40,51 +53,27 @@ class LabelledText:
 
     category: str
     features: tuple[str, ...]
-    level: Literal["document", "token"]
-    """`document`: each document is one row. `token`: each labelled token is one row."""
+    """Binary features, by the name of their positive label."""
+    level: Level
     documents: tuple[Document, ...]
+    numbers: tuple[str, ...] = ()
+    """Regression targets: keys of `Document.numbers`, or, at level `token`, members of `TOKEN_NUMBERS`."""
     only_spanned_tokens: bool = False
     """Token level: tokens outside every span are not eligible (a treebank labels every word, a span file does not)."""
+    contrasts: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    """Span labels that the negatives of a feature carry, at least one of them (Tense_Past: only Tense_Pres). A feature that is
+    missing here has every other labelled span or token as a negative."""
+    hard_negatives: Mapping[str, str] = field(default_factory=dict)
+    """Token level: half of a feature's negatives carry this label (numerator: denominator)."""
     token_patterns: Mapping[str, str] = field(default_factory=dict)
     """Token level: features that follow from a token's own spelling, as regular expressions (see `label_by_pattern`)."""
-
-
-MAX_CATEGORIES = 200
-TRUE_WORDS = frozenset({"1", "true", "yes", "y", "t", "1.0"})
-FALSE_WORDS = frozenset({"0", "false", "no", "n", "f", "0.0"})
-
-
-def features_of_column(name: str, values: Sequence[object]) -> dict[str, list[bool | None]]:
-    """Binary features of one label column.
-
-    Boolean words (`1/0`, `true/false`, `yes/no`) give one feature with the column's name; anything else is read as
-    categories and gives one feature `name=category` each, one against the rest. Empty cells are *not eligible*.
-
-    Raises:
-        InputError: no label at all, one class only, or more than 200 categories.
-    """
-    words = [None if value is None or str(value).strip() == "" else str(value).strip() for value in values]
-    present = {word for word in words if word is not None}
-    if not present:
-        raise InputError(f"label column {name!r} is empty in every row: nothing to learn from.")
-    if len(present) == 1:
-        raise InputError(
-            f"label column {name!r} holds one class only ({present.pop()!r} in every row): a probe needs at least two."
-        )
-    lowered = {word.lower() for word in present}
-    if lowered <= TRUE_WORDS | FALSE_WORDS:
-        if lowered <= TRUE_WORDS or lowered <= FALSE_WORDS:
-            raise InputError(f"label column {name!r} holds one class only: a probe needs positives and negatives.")
-        return {name: [None if word is None else word.lower() in TRUE_WORDS for word in words]}
-    if len(present) > MAX_CATEGORIES:
-        raise InputError(
-            f"label column {name!r} has {len(present):,} different values; at most {MAX_CATEGORIES} categories are probed "
-            "one against the rest. Name another column or merge rare categories."
-        )
-    return {
-        f"{name}={category}": [None if word is None else word == category for word in words]
-        for category in sorted(present)
-    }
+    near_duplicates: Literal["group", "count", "by_design"] = "group"
+    """Near duplicates share a group. `count`: they are counted, groups stay (minimal pairs). `by_design`: not looked for, since
+    texts made from templates all are."""
+    rules: Mapping[str, Any] = field(default_factory=dict)
+    """Fields of `SamplingRules` that suit these texts; the user's own options win."""
+    notes: tuple[str, ...] = ()
+    """What a reader of the file should know: rows left out, spellings merged, features without enough text."""
 
 
 def document_level_text(

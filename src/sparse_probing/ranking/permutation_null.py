@@ -61,15 +61,61 @@ def largest_correlations(
     """
     n1 = labels.sum(axis=1).astype(np.float64)
     size = np.sqrt(np.maximum(n1 * (labels.shape[1] - n1), 1e-300))
-    left = labels.astype(np.float32)
-    best = np.zeros(len(labels))
+    return _largest_sums(x, labels.astype(np.float32)) / size
+
+
+def permuted_numbers(
+    values: Float[np.ndarray, " row"], groups: Int[np.ndarray, " row"], repeats: int, rng: np.random.Generator
+) -> Float[np.ndarray, "repeat row"]:
+    """Numbers exchanged where the null hypothesis allows it: `permuted_labels` for a number.
+
+    The means of the groups change places among the groups, the deviations from them within each group. A number that is the same
+    all over a document moves as a whole, one that differs within documents only stays in its document, and where both happen
+    neither part counts as evidence of the other.
+
+    Args:
+        values: true numbers.
+        groups: document of each row.
+        repeats: permutations.
+        rng: the order is drawn from it.
+    """
+    names, member = np.unique(groups, return_inverse=True)
+    means = np.bincount(member, weights=values) / np.bincount(member)
+    order = np.argsort(member, kind="stable")
+    home = member[order]
+    deviations = values[order] - means[home]
+    result = np.empty((repeats, len(values)))
+    for repeat in range(repeats):
+        moved = deviations[np.argsort(home + rng.random(len(home)))]
+        result[repeat, order] = means[rng.permutation(len(names))][home] + moved
+    return result
+
+
+def largest_number_correlations(
+    x: Float[np.ndarray, "row unit"], numbers: Float[np.ndarray, "repeat row"]
+) -> Float[np.ndarray, " repeat"]:
+    """Largest |correlation| with a number over all units, for each order of the numbers; see `largest_correlations`.
+
+    Args:
+        x: activations, any float type.
+        numbers: one number per row, in each order.
+    """
+    centred = numbers - numbers.mean(axis=1, keepdims=True)
+    length = np.sqrt((centred**2).sum(axis=1, keepdims=True) * len(x))
+    return _largest_sums(x, (centred / np.maximum(length, 1e-300)).astype(np.float32))
+
+
+def _largest_sums(
+    x: Float[np.ndarray, "row unit"], left: Float[np.ndarray, "repeat row"]
+) -> Float[np.ndarray, " repeat"]:
+    """Largest |product| with a standardised unit, for each row of the left side."""
+    best = np.zeros(len(left))
     for at in range(0, x.shape[1], TILE):
         z = np.asarray(x[:, at : at + TILE], dtype=np.float64)
         mean, deviation = z.mean(axis=0), z.std(axis=0)
         alive = deviation > 1e-6 * np.sqrt((z**2).mean(axis=0) + 1e-30)
         z = ((z - mean) / np.where(alive, deviation, np.inf)).astype(np.float32)
-        sums = left @ z
-        np.maximum(best, np.abs(sums).max(axis=1, initial=0.0) / size, out=best)
+        np.maximum(best, np.abs(left @ z).max(axis=1, initial=0.0), out=best)
     return best
 
 

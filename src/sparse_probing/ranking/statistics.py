@@ -171,3 +171,25 @@ MOMENT_SCORES = {
     "point_biserial": point_biserial,
 }
 """Signed scores (but F): the sign tells whether a unit is higher or lower in class; units are ranked by |score|."""
+
+
+def number_correlations(
+    x: Float[np.ndarray, "row unit"], values: Float[np.ndarray, " row"]
+) -> Float[np.ndarray, " unit"]:
+    """Correlation of every unit with a number, in float64; 0 where either is constant.
+
+    Args:
+        x: activations, any float type.
+        values: number of each row.
+    """
+    centred = values - values.mean()
+    length = np.sqrt((centred**2).sum())
+    result = np.zeros(x.shape[1])
+    for at in range(0, x.shape[1], BLOCK):
+        part = x[:, at : at + BLOCK].astype(np.float64)
+        square = (part**2).sum(axis=0)
+        part -= part.mean(axis=0)
+        own = (part**2).sum(axis=0)
+        alive = own > VARIANCE_FLOOR * np.maximum(square, 1e-30)
+        np.divide(centred @ part, length * np.sqrt(own), out=result[at : at + BLOCK], where=alive & (length > 0))
+    return result

@@ -10,7 +10,9 @@ from typing import Any
 import jinja2
 
 from sparse_probing.files import write_text
+from sparse_probing.views.dataset_view import dataset_charts
 from sparse_probing.views.run_view import run_view
+from sparse_probing.views.visible import visible
 
 _VIEWS = resources.files("sparse_probing.views")
 SCRIPTS = ("vendor/vega.min.js", "vendor/vega-lite.min.js", "vendor/vega-embed.min.js", "report.js")
@@ -24,35 +26,55 @@ def json_for_script(value: Any) -> str:
     return text
 
 
+def render(template: str, charts: dict[str, Any] | None = None, **values: Any) -> str:
+    """A page with everything inside.
+
+    Args:
+        template: its file name.
+        charts: chart id in the page -> specification; null for a page without scripts.
+        values: what else the template names.
+    """
+    environment = jinja2.Environment(
+        autoescape=True,
+        undefined=jinja2.StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        loader=jinja2.FunctionLoader(lambda name: (_VIEWS / "templates" / name).read_text(encoding="utf-8")),
+    )
+    environment.filters["number"] = _two_digits
+    environment.filters["visible"] = visible
+    static = {name: (_VIEWS / "static" / name).read_text(encoding="utf-8") for name in (*SCRIPTS, "report.css")}
+    if charts is not None:
+        values |= {"charts": json_for_script(charts), "scripts": [static[name] for name in SCRIPTS]}
+    return environment.get_template(template).render(style=static["report.css"], **values)
+
+
 def write_report(folder: Path) -> Path:
     """Write `report.html` into a finished run folder and return its path."""
     view = run_view(folder)
-    environment = jinja2.Environment(
-        autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True
-    )
-    environment.filters["number"] = lambda value: "–" if value is None else f"{value:.2f}"
-    template = environment.from_string((_VIEWS / "templates" / "report.html").read_text(encoding="utf-8"))
-    static = {name: (_VIEWS / "static" / name).read_text(encoding="utf-8") for name in (*SCRIPTS, "report.css")}
-    page = template.render(
-        view=view,
-        charts=json_for_script(_charts(view)),
-        scripts=[static[name] for name in SCRIPTS],
-        style=static["report.css"],
-        shade=token_shades,
-    )
     path = folder / "report.html"
-    write_text(path, page)
+    write_text(path, render("report.html", _charts(view), view=view, shade=token_shades))
     return path
+
+
+def _two_digits(value: float | None) -> str:
+    text = "–" if value is None else f"{value:.2f}"
+    return "0.00" if text == "-0.00" else text
 
 
 def _charts(view: dict[str, Any]) -> dict[str, Any]:
     """Chart id in the page -> specification."""
-    charts: dict[str, Any] = {}
+    charts = dataset_charts(view["sheets"])
     for c, category in enumerate(view["categories"]):
         charts[f"heatmap-{c}"] = category["heatmap"]
         for f, feature in enumerate(category["features"]):
             charts[f"curve-{c}-{f}"] = feature["curve"]
             charts[f"histogram-{c}-{f}"] = feature["histogram"]
+    for c, category in enumerate(view["numbers"]):
+        charts[f"number-heatmap-{c}"] = category["heatmap"]
+        for f, number in enumerate(category["numbers"]):
+            charts[f"number-curve-{c}-{f}"] = number["curve"]
+            charts[f"number-profile-{c}-{f}"] = number["profile"]
     return charts
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import asdict
 from pathlib import Path
 
+import numpy as np
 import polars as pl
 
 from sparse_probing.datasets.feature_dataset import FeatureDataset
@@ -13,7 +14,9 @@ from sparse_probing.records import POOLINGS, SPLITS
 
 
 def write_dataset(folder: Path, dataset: FeatureDataset) -> None:
-    """Write `documents`, `rows` and `labels` (one line per eligible row and feature) as Parquet, and `audit.json`."""
+    """Write `documents`, `rows`, `labels` and `numbers` (one line per eligible row and feature, or number) as Parquet, and
+    `audit.json`.
+    """
     folder.mkdir(exist_ok=True)
     documents = pl.DataFrame({"document": dataset.document_ids, "text": dataset.texts})
     begin = dataset.sequence_starts[dataset.row_sequence]
@@ -37,6 +40,15 @@ def write_dataset(folder: Path, dataset: FeatureDataset) -> None:
             "positive": dataset.positive[row, feature],
         }
     )
-    for name, table in (("documents", documents), ("rows", rows), ("labels", labels)):
+    numbers = pl.concat(
+        [pl.DataFrame(schema={"row": pl.Int64, "category": pl.String, "number": pl.String, "value": pl.Float64})]
+        + [
+            pl.DataFrame({"row": (known := np.flatnonzero(~np.isnan(target.values))), "value": target.values[known]})
+            .with_columns(category=pl.lit(target.category), number=pl.lit(target.name))
+            .select("row", "category", "number", "value")
+            for target in dataset.targets
+        ]
+    )
+    for name, table in (("documents", documents), ("rows", rows), ("labels", labels), ("numbers", numbers)):
         write_table(folder / f"{name}.parquet", table)
     write_json(folder / "audit.json", {name: asdict(audit) for name, audit in dataset.audits.items()})

@@ -7,6 +7,7 @@ from typing import Any
 
 import polars as pl
 
+from sparse_probing.metrics.regression import NUMBER_METRICS
 from sparse_probing.metrics.scores import METRICS
 
 _SCORES = dict.fromkeys(METRICS, pl.Float64)
@@ -149,6 +150,81 @@ HISTOGRAMS: dict[str, Any] = {
     "out_of_class": pl.Int64,
 }
 """Activation of each feature's best neuron: rows per bin, all splits."""
+
+
+NUMBERS: dict[str, Any] = {
+    "category": pl.String,
+    "number": pl.String,
+    "layer": pl.Int32,
+    "method": pl.String,
+    "k": pl.Int32,
+    "split": pl.String,
+    "role": pl.String,
+    "n_rows": pl.Int32,
+    **dict.fromkeys(NUMBER_METRICS, pl.Float64),
+    **{f"{name}_{end}": pl.Float64 for name in NUMBER_METRICS for end in ("low", "high")},
+    "ridge": pl.Float64,
+    "gap": pl.Float64,
+    "columns": pl.List(pl.Int32),
+    "coefficients": pl.List(pl.Float64),
+    "intercept": pl.Float64,
+}
+"""Regression probes and baselines, one row per split. Test rows exist only for chosen probes (one per role) and for baselines;
+layer and k are null where no unit is read. `gap`: by which share of the objective another choice of k units could be better."""
+
+NUMBER_FINDINGS: dict[str, Any] = {
+    "category": pl.String,
+    "number": pl.String,
+    "neuron": pl.String,
+    "layer": pl.Int32,
+    "unit": pl.Int32,
+    "sign": pl.Int32,
+    "r2": pl.Float64,
+    "r2_low": pl.Float64,
+    "r2_high": pl.Float64,
+    "pearson": pl.Float64,
+    "spearman": pl.Float64,
+    "spearman_low": pl.Float64,
+    "spearman_high": pl.Float64,
+    "mae": pl.Float64,
+    "validation_r2": pl.Float64,
+    "correlation": pl.Float64,
+    "p_family": pl.Float64,
+    "k_enough": pl.Int32,
+    "k_enough_layer": pl.Int32,
+    "k_enough_r2": pl.Float64,
+    "dense_r2": pl.Float64,
+    "dense_r2_low": pl.Float64,
+    "dense_r2_high": pl.Float64,
+    "dense_mae": pl.Float64,
+    "dense_layer": pl.Int32,
+    "untrained_dense_r2": pl.Float64,
+    "best_baseline": pl.String,
+    "best_baseline_r2": pl.Float64,
+    "over_baseline": pl.Float64,
+    "over_baseline_low": pl.Float64,
+    "over_baseline_high": pl.Float64,
+    "mean": pl.Float64,
+    "standard_deviation": pl.Float64,
+    "n_train": pl.Int32,
+    "n_test": pl.Int32,
+    "verdict": pl.String,
+    "explanation": pl.String,
+}
+"""One row per number: the headline table of regression. `sign`: 1 where the unit rises with the number, -1 where it falls; mean and
+standard deviation are the number's, on training rows."""
+
+NUMBER_PROFILES: dict[str, Any] = {
+    "category": pl.String,
+    "number": pl.String,
+    "value": pl.Float64,
+    "rows": pl.Int32,
+    "activation": pl.Float64,
+    "activation_low": pl.Float64,
+    "activation_high": pl.Float64,
+}
+"""How the best unit goes with the number on test rows: bins of the number (`value`: its mean in the bin) with median, 10 % and 90 %
+quantile of the activation."""
 
 
 def table(rows: Iterable[Mapping[str, Any]], schema: Mapping[str, Any]) -> pl.DataFrame:

@@ -5,9 +5,10 @@ from __future__ import annotations
 import json
 import os
 import warnings
-from collections.abc import Callable, Generator, Sequence
+from collections.abc import Callable, Generator, Iterable, Sequence
 from dataclasses import asdict
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from jaxtyping import Int
@@ -68,21 +69,30 @@ def run_tasks(
         delayed(_run)(task, task_data(task, dataset, stores[task.random_model]), plan, certificates)
         for task in open_tasks
     )
-    count = min(workers or os.cpu_count() or 1, len(open_tasks))
+
+    def finish(pair: tuple[Task, TaskResult]) -> None:
+        task, result = pair
+        results[task] = result
+        write_json(folder / f"{task.name}.json", asdict(result))
+        progress(len(task.features))
+
+    in_pool(jobs, min(workers or os.cpu_count() or 1, len(open_tasks)), finish)
+    return results
+
+
+def in_pool(jobs: Iterable[Any], count: int, finish: Callable[[Any], None]) -> None:
+    """Run joblib's delayed jobs in `count` processes, one BLAS thread each; `finish` is given each result as it comes."""
     with parallel_config(backend="loky", inner_max_num_threads=1):
         pool = Parallel(n_jobs=count, return_as="generator_unordered", pre_dispatch="n_jobs")
-        finished: Generator[tuple[Task, TaskResult], None, None] = pool(jobs)  # pyright: ignore[reportAssignmentType]
+        finished: Generator[Any, None, None] = pool(jobs)  # pyright: ignore[reportAssignmentType]
         try:
-            for task, result in finished:
-                results[task] = result
-                write_json(folder / f"{task.name}.json", asdict(result))
-                progress(len(task.features))
+            for result in finished:
+                finish(result)
         except BaseException:
             with warnings.catch_warnings():  # joblib warns that it cancels what is no longer wanted
                 warnings.simplefilter("ignore")
                 finished.close()
             raise
-    return results
 
 
 def _run(task: Task, data: TaskData, plan: Plan, certificates: Path) -> tuple[Task, TaskResult]:

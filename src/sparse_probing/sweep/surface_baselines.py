@@ -39,7 +39,7 @@ class TokenIdentity:
             ValueError: training rows of one class only.
         """
         log_odds = self._log_odds(feature)
-        return _test_and_threshold(self.dataset, feature, lambda rows: self._means(rows, log_odds))
+        return _test_and_threshold(self.dataset, feature, lambda rows: token_means(self.dataset, rows, log_odds))
 
     def _log_odds(self, feature: int) -> Float[np.ndarray, " id"]:
         """Log-odds of the class given the token, relative to the class share: 0 for a token that training rows never show."""
@@ -54,13 +54,9 @@ class TokenIdentity:
 
     def _count(self, rows: np.ndarray) -> Float[np.ndarray, " id"]:
         total = np.zeros(self._ids)
-        for tokens, _ in _windows(self.dataset, rows):
+        for tokens, _ in row_windows(self.dataset, rows):
             total += np.bincount(tokens, minlength=self._ids)
         return total
-
-    def _means(self, rows: np.ndarray, values: np.ndarray) -> Float[np.ndarray, " row"]:
-        sums = [np.add.reduceat(values[tokens], begins) for tokens, begins in _windows(self.dataset, rows)]
-        return np.concatenate([np.zeros(0), *sums]) / (self.dataset.row_last[rows] - self.dataset.row_first[rows])
 
 
 class PositionAndLength:
@@ -99,7 +95,15 @@ def _test_and_threshold(
     return test, best_f1_threshold(validation)
 
 
-def _windows(
+def token_means(
+    dataset: FeatureDataset, rows: Int[np.ndarray, " row"], values: Float[np.ndarray, " id"]
+) -> Float[np.ndarray, " row"]:
+    """Mean of a value per token id over the tokens of each row."""
+    sums = [np.add.reduceat(values[tokens], begins) for tokens, begins in row_windows(dataset, rows)]
+    return np.concatenate([np.zeros(0), *sums]) / (dataset.row_last[rows] - dataset.row_first[rows])
+
+
+def row_windows(
     dataset: FeatureDataset, rows: np.ndarray
 ) -> Iterator[tuple[Int[np.ndarray, " token"], Int[np.ndarray, " row"]]]:
     """The tokens of rows, end to end, and where each row begins among them; several blocks of rows where tokens are many."""

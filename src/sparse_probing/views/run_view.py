@@ -11,9 +11,18 @@ import polars as pl
 from sparse_probing.charts.specs import activation_histogram, f1_against_k, layer_heatmap
 from sparse_probing.errors import InputError
 from sparse_probing.records import NEURONS, unit_name
+from sparse_probing.results import tables as schema
 from sparse_probing.sweep.plan import SELECTED, Method
+from sparse_probing.views.dataset_view import dataset_view, read_run_sheets
+from sparse_probing.views.numbers_view import numbers_view
 
 TABLES = ("findings", "probes", "neurons", "baselines", "differences", "examples", "histograms")
+NUMBER_TABLES = {
+    "numbers": schema.NUMBERS,
+    "number_findings": schema.NUMBER_FINDINGS,
+    "number_profiles": schema.NUMBER_PROFILES,
+}
+"""Missing in folders of runs that knew no regression."""
 
 SHOWN_ROLES = ("single", "enough", "dense")
 
@@ -49,7 +58,13 @@ def read_run(folder: Path) -> tuple[dict[str, Any], dict[str, pl.DataFrame]]:
         raise InputError(f"{str(folder)!r} is {what}: manifest.json is missing.")
     try:
         manifest = json.loads((folder / "manifest.json").read_text(encoding="utf-8"))
-        return manifest, {name: pl.read_parquet(folder / f"{name}.parquet") for name in TABLES}
+        numbers = {
+            name: pl.read_parquet(path)
+            if (path := folder / f"{name}.parquet").exists()
+            else pl.DataFrame(schema=columns)
+            for name, columns in NUMBER_TABLES.items()
+        }
+        return manifest, {name: pl.read_parquet(folder / f"{name}.parquet") for name in TABLES} | numbers
     except (OSError, ValueError, pl.exceptions.PolarsError) as error:
         raise InputError(f"run {str(folder)!r} is damaged: {str(error).splitlines()[0]}.") from None
 
@@ -75,6 +90,8 @@ def run_view(folder: Path) -> dict[str, Any]:
             }
             for category in categories
         ],
+        "numbers": numbers_view(tables, site, manifest["audits"]),
+        "sheets": dataset_view(read_run_sheets(folder, tables["baselines"])),
     }
 
 
@@ -106,7 +123,7 @@ def choice_words(probe: dict[str, Any], width: int, units: str) -> str:
 
 def _feature_view(finding: dict[str, Any], tables: dict[str, pl.DataFrame], site: str, width: int) -> dict[str, Any]:
     units = "neurons" if site == NEURONS else "units"
-    mine = {name: t.filter(category=finding["category"], feature=finding["feature"]) for name, t in tables.items()}
+    mine = {name: tables[name].filter(category=finding["category"], feature=finding["feature"]) for name in TABLES}
     curve = (
         mine["probes"]
         .filter(

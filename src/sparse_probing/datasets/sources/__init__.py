@@ -2,24 +2,88 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
+from sparse_probing.datasets.hugging_face import HUB
 from sparse_probing.datasets.labelled_text import LabelledText
+from sparse_probing.datasets.latex_markup import FEATURES as LATEX_FEATURES
+from sparse_probing.datasets.places import is_hugging_face, source_rows
 from sparse_probing.datasets.sources import (
-    corpus_classes,
+    compound_words,
     demo_corpus,
+    dependencies,
+    kind_of_text,
+    latex,
+    morphology,
+    natural_language,
     part_of_speech,
+    people,
+    programming_language,
+    relations,
+    sequence_position,
     text_features,
 )
+from sparse_probing.datasets.sources.source import BuildOptions, Source
+from sparse_probing.errors import InputError
 
-SOURCES: dict[str, Callable[[Path, int], LabelledText]] = {
-    "natural-language": corpus_classes.natural_language,
-    "programming-language": corpus_classes.programming_language,
-    "kind-of-text": corpus_classes.kind_of_text,
-    "text-features": text_features.text_features,
-    "part-of-speech": part_of_speech.part_of_speech,
+_COMPOUNDS = tuple("-".join(pair) for pair in compound_words.PAPER_PAIRS)
+
+SOURCES: dict[str, Source] = {
+    source.name: source
+    for source in (
+        Source("part-of-speech", part_of_speech.part_of_speech, "treebank", part_of_speech.FEATURES, "1.2"),
+        Source("dependencies", dependencies.dependencies, "treebank", dependencies.FEATURES, "1.2"),
+        Source("morphology", morphology.morphology, "treebank", morphology.FEATURES, "1.2"),
+        Source(
+            "programming-language",
+            programming_language.programming_language,
+            "corpus",
+            programming_language.PAPER_LANGUAGES,
+            "1.3",
+        ),
+        Source(
+            "natural-language", natural_language.natural_language, "corpus", natural_language.PAPER_LANGUAGES, "1.4"
+        ),
+        Source("kind-of-text", kind_of_text.kind_of_text, "corpus", tuple(kind_of_text.PAPER_KINDS), "1.5"),
+        Source("text-features", text_features.text_features, "corpus", tuple(text_features.PATTERNS), "1.6"),
+        Source("compound-words", compound_words.compound_words, "corpus", _COMPOUNDS, "1.7"),
+        Source("latex", latex.latex, "corpus", LATEX_FEATURES, "1.8"),
+        Source("people", people.people, "people", people.FEATURES, "1.9"),
+        Source("relations", relations.relations, "relations", (), "1.10", "true or false completion; each relation"),
+        Source(
+            "sequence-position",
+            sequence_position.sequence_position,
+            "corpus",
+            (),
+            "1.10",
+            "numbers: position, log2_position",
+        ),
+    )
 }
-"""Name on the command line -> builder(folder, seed). The folder layouts are described in docs/datasets.md."""
+"""Name on the command line -> source. The folder layouts are described in docs/datasets.md."""
 
-__all__ = ["SOURCES", "demo_corpus"]
+
+def build_source(name: str, place: Path, options: BuildOptions) -> LabelledText:
+    """Labelled text of one source.
+
+    Args:
+        name: key of `SOURCES`.
+        place: folder in the source's layout, or a Hugging Face data set (a folder, or `hf:owner/name`) with our columns or those
+            of the public data set that `HUB` names.
+        options: seed, rules, how much to draw.
+
+    Raises:
+        InputError: nothing of this source there, or malformed text.
+        PrerequisiteError: a data set of the hub without the extra, or without network.
+    """
+    if is_hugging_face(place):
+        if name not in HUB:
+            raise InputError(
+                f"source {name!r} is not read from Hugging Face data sets: name a folder (docs/datasets.md, sources)."
+            )
+        options = replace(options, rows=lambda: source_rows(place, HUB[name]))
+    return SOURCES[name].build(place, options)
+
+
+__all__ = ["SOURCES", "BuildOptions", "Source", "build_source", "demo_corpus"]

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
-import numpy as np
-
+from sparse_probing.datasets.draw import Draw
 from sparse_probing.datasets.labelled_text import Document, LabelledText
-from sparse_probing.datasets.sources.corpus_classes import corpus_rows
+from sparse_probing.datasets.sources.corpus import PAPER_FRACTIONS, corpus_document, corpus_rows
+from sparse_probing.datasets.sources.source import BuildOptions
 
 CATEGORY = "text feature"
 PATTERNS: dict[str, str] = {
@@ -26,22 +27,32 @@ PATTERNS: dict[str, str] = {
 }
 """Feature -> regular expression that a token's text must contain."""
 
-MOST_DOCUMENTS_PER_SPLIT = 400
+MOST = 1_200
+RULES = {"split_by": "group"}
+PAPER_RULES = {
+    "window": 256,
+    "skip_first": 10,
+    "max_rows": 10_000,
+    "positive_share": 0.2,
+    "sampling": "filled",
+    "split_by": "row",
+    "fractions": PAPER_FRACTIONS,
+}
 
 
-def text_features(folder: Path, seed: int) -> LabelledText:
-    """Documents of every kind from a corpus folder, to be labelled by the tokenizer's own tokens."""
-    by_split: dict[object, list[Document]] = {}
-    for split, row in corpus_rows(folder):
-        document = Document(id=str(row["id"]), text=str(row["text"]), group=str(row["doc"]), split=split)
-        by_split.setdefault(split, []).append(document)
-    rng = np.random.default_rng(seed)
-    documents = [
-        documents[i]
-        for documents in by_split.values()
-        for i in sorted(rng.permutation(len(documents))[:MOST_DOCUMENTS_PER_SPLIT])
-    ]
-    return token_text(documents)
+def text_features(place: Path, options: BuildOptions) -> LabelledText:
+    """Documents of every kind from a corpus, to be labelled by the tokenizer's own tokens.
+
+    Differs from the paper: documents are drawn from the whole corpus, not the first 10,000 of a file ordered by kind (D2); the
+    split is by document (D10). `paper_rules` restores 10,000 rows per feature, 20 to 50 % of them positive, in windows of 256
+    tokens, rows split at random; D2 is not brought back.
+    """
+    draw: Draw[None, Document] = Draw(options.most or MOST, options.seed)
+    for number, (split, row) in enumerate(corpus_rows(place, options)):
+        document = corpus_document(row, split, number)
+        draw.offer(None, document.id, document)
+    documents = [document for _, document in draw.drawn()]
+    return replace(token_text(documents), rules=PAPER_RULES if options.paper_rules else RULES)
 
 
 def token_text(documents: Sequence[Document]) -> LabelledText:

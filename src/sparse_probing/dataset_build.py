@@ -1,0 +1,66 @@
+"""Build a dataset folder: documents with labels on characters, datasheet, audit. No model weights are needed."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import asdict, replace
+from pathlib import Path
+from typing import Any
+
+from sparse_probing.analyses.datasheet import datasheet
+from sparse_probing.config import DataConfig
+from sparse_probing.datasets.dataset_folder import is_dataset_folder, write_dataset_folder
+from sparse_probing.datasets.feature_dataset import FeatureDataset
+from sparse_probing.datasets.labelled_text import LabelledText
+from sparse_probing.errors import InputError, PrerequisiteError
+from sparse_probing.files import write_json
+from sparse_probing.inputs import RULE_OPTIONS
+from sparse_probing.report.datasheet import write_datasheet
+
+
+def write_built(folder: Path, config: DataConfig, texts: Sequence[LabelledText], dataset: FeatureDataset) -> list[Path]:
+    """Write one dataset folder per category: into `folder`, or into folders below it where there are several.
+
+    The options that shape rows are kept with the text, so that a run with the folder needs none of them.
+
+    Args:
+        folder: must not exist, be empty, or hold a dataset folder (which is replaced).
+        config: options that the text was read with.
+        texts: one per category.
+        dataset: their rows for one tokenizer, which the datasheet counts.
+
+    Raises:
+        InputError: the folder holds something else.
+        PrerequisiteError: the folder cannot be written.
+    """
+    chosen = {name: getattr(config, name) for name in RULE_OPTIONS if getattr(config, name) is not None}
+    places = [folder if len(texts) == 1 else folder / text.category.replace(" ", "-") for text in texts]
+    for place in places:
+        if place.is_file() or (place.is_dir() and any(place.iterdir()) and not is_dataset_folder(place)):
+            raise InputError(f"{str(place)!r} is not empty and holds no dataset: choose another --out.")
+    try:
+        for place, text in zip(places, texts, strict=True):
+            place.mkdir(parents=True, exist_ok=True)
+            write_dataset_folder(place, replace(text, rules={**text.rules, **chosen}))
+            write_datasheet(place, [datasheet(text, dataset) | {"tokenizer": config.model}])
+            write_json(place / "audit.json", {text.category: asdict(dataset.audits[text.category])})
+    except OSError as error:
+        raise PrerequisiteError(
+            f"dataset folder {str(folder)!r} cannot be written ({error.strerror}): choose another --out."
+        ) from None
+    return places
+
+
+def read_datasheet(folder: Path) -> list[dict[str, Any]]:
+    """The datasheets of a dataset folder or a run, one per category.
+
+    Raises:
+        InputError: there is none.
+    """
+    for path in (folder / "datasheet.json", folder / "dataset" / "datasheet.json"):
+        if path.is_file():
+            return json.loads(path.read_text(encoding="utf-8"))
+    raise InputError(
+        f"{str(folder)!r} holds no datasheet.json: name a folder that `sprobe datasets build` or `sprobe run` wrote."
+    )

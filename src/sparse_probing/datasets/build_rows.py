@@ -1,0 +1,347 @@
+"""Labelled text to rows: duplicates removed, tokenized, aligned, cut into windows, sampled, split."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
+from typing import NamedTuple
+
+import numpy as np
+from jaxtyping import Bool, Float, Int
+
+from sparse_probing.datasets.align import (
+    Stretches,
+    TextTokenizer,
+    TokenizedText,
+    label_by_pattern,
+    label_tokens,
+    stretches_of,
+    tokenized_batches,
+)
+from sparse_probing.datasets.audit import prescribes_splits, remove_duplicates
+from sparse_probing.datasets.feature_dataset import Alignment, FeatureDataset, NumberTarget, Sequences
+from sparse_probing.datasets.labelled_text import TOKEN_NUMBERS, Document, LabelledText
+from sparse_probing.datasets.rules import SamplingRules
+from sparse_probing.datasets.sample import sample_documents, sample_rows
+from sparse_probing.datasets.splits import enough_rows, split_rows
+from sparse_probing.datasets.windows import document_windows, windows_of
+from sparse_probing.errors import InputError
+from sparse_probing.records import POOLINGS, SPLITS, Pooling, Split
+
+
+def build_feature_dataset(
+    labelled: LabelledText,
+    tokenizer: TextTokenizer,
+    rules: SamplingRules,
+    rng: np.random.Generator,
+    progress: Callable[[int], None] = lambda _: None,
+) -> FeatureDataset:
+    """Labelled text to rows.
+
+    Args:
+        labelled: documents of one category. Its recommended rules are not applied here (see `SamplingRules.adapted`).
+        tokenizer: the probed model's tokenizer.
+        rules: windows, pooling, sampling, split.
+        rng: chooses windows, samples rows, breaks ties of the split.
+        progress: told how many documents were tokenized.
+
+    Raises:
+        InputError: too few documents, or too few rows of a class in some split for every feature.
+    """
+    labelled, audit = remove_duplicates(labelled)
+    if audit.groups < 3:
+        merged = f" Near duplicates ({audit.near_duplicates} documents) share a group." if audit.near_duplicates else ""
+        raise InputError(
+            f"{labelled.category} has {audit.groups} distinct document(s) or group(s): at least 3 are needed for "
+            f"separate train, validation and test splits.{merged}"
+        )
+    cutter = _Cutter(labelled, tokenizer, rules, rng)
+    for first, batch in _numbered(tokenized_batches(tokenizer, [d.text for d in labelled.documents])):
+        for number, text in enumerate(batch, first):
+            cutter.add(number, text)
+        progress(len(batch))
+    cutter.refuse_long_texts()
+    rows = cutter.rows()
+    document = np.array(cutter.sequences.document)[rows.sequence]
+    pooling = Pooling.TOKEN if labelled.level == "token" else rules.pooling
+    dataset = FeatureDataset(
+        features=labelled.features,
+        categories=(labelled.category,) * len(labelled.features),
+        document_ids=tuple(d.id for d in labelled.documents),
+        texts=tuple(d.text for d in labelled.documents),
+        **cutter.sequences.arrays(),
+        row_sequence=rows.sequence,
+        row_first=rows.first,
+        row_last=rows.last,
+        row_pooling=np.full(len(document), POOLINGS.index(pooling)),
+        row_group=np.unique([labelled.documents[d].group for d in document], return_inverse=True)[1],
+        row_split=np.zeros(len(document), dtype=int),
+        positive=rows.positive,
+        eligible=rows.eligible,
+        audits={},
+        alignments={labelled.category: cutter.alignment},
+        targets=tuple(
+            NumberTarget(name=name, category=labelled.category, values=rows.numbers[:, i])
+            for i, name in enumerate(labelled.numbers)
+        ),
+    )
+    dataset = replace(
+        dataset, row_split=split_rows(dataset, [labelled.documents[d].split for d in document], rules, rng)
+    )
+    features, targets, too_few = enough_rows(dataset, rules.min_rows)
+    notes = (*labelled.notes, *cutter.notes(), *too_few)
+    dataset = _without_idle_rows(dataset, features, targets)
+    audit = replace(audit, unused=len(dataset.texts) - len(np.unique(dataset.sequence_document)))
+    return replace(dataset, audits={labelled.category: audit}, notes={labelled.category: notes} if notes else {})
+
+
+def _numbered(batches: Iterator[list[TokenizedText]]) -> Iterator[tuple[int, list[TokenizedText]]]:
+    first = 0
+    for batch in batches:
+        yield first, batch
+        first += len(batch)
+
+
+def _without_idle_rows(dataset: FeatureDataset, features: Sequence[int], targets: Sequence[int]) -> FeatureDataset:
+    """Without features and targets that cannot be probed, and without rows that none of the others needs."""
+    needed = [dataset.eligible[:, f] for f in features] + [~np.isnan(dataset.targets[t].values) for t in targets]
+    return dataset.only(np.logical_or.reduce(needed), features, targets)
+
+
+class _Rows(NamedTuple):
+    """Rows of a category; see `FeatureDataset` for the meaning of each array."""
+
+    sequence: Int[np.ndarray, " row"]
+    first: Int[np.ndarray, " row"]
+    last: Int[np.ndarray, " row"]
+    positive: Bool[np.ndarray, "row feature"]
+    eligible: Bool[np.ndarray, "row feature"]
+    numbers: Float[np.ndarray, "row number"]
+
+
+class _Cutter:
+    """Cuts one text after the other into sequences and candidate rows, then samples among the rows."""
+
+    def __init__(
+        self, labelled: LabelledText, tokenizer: TextTokenizer, rules: SamplingRules, rng: np.random.Generator
+    ) -> None:
+        self.labelled, self.tokenizer, self.rules, self.rng = labelled, tokenizer, rules, rng
+        self.sequences = Sequences([], [], [], [])
+        self.alignment = Alignment(tokens=0, unknown_tokens=0)
+        self._unknown = tokenizer.unknown_id()
+        self._room = tokenizer.room(rules.window)
+        if self._room < 1:
+            raise InputError(
+                f"a window of {rules.window} tokens has no room for text beside the special tokens: use a larger --window."
+            )
+        self._too_long: list[tuple[str, int]] = []
+        names = [*labelled.features, *(n for against in labelled.contrasts.values() for n in against)]
+        names += labelled.hard_negatives.values()
+        self._labels = {name: i for i, name in enumerate(dict.fromkeys(names))}
+        self._sequence: list[np.ndarray] = []
+        self._first: list[np.ndarray] = []
+        self._last: list[np.ndarray] = []
+        self._carried: list[np.ndarray] = []
+        self._known: list[np.ndarray] = []
+        self._document: list[np.ndarray] = []
+
+    def add(self, number: int, text: TokenizedText) -> None:
+        """Sequences and candidate rows of one document."""
+        document = self.labelled.documents[number]
+        self._count(
+            tokens=len(text.ids),
+            unknown_tokens=int((text.ids == self._unknown).sum()) if self._unknown is not None else 0,
+        )
+        if len(text.ids) > self._room:
+            self._too_long.append((document.id, len(text.ids)))
+        match self.labelled.level:
+            case "document":
+                self._add_documents(number, text)
+            case "span":
+                self._add_spans(number, document, text)
+            case "token":
+                self._add_tokens(number, document, text)
+
+    def _count(self, **counts: int) -> None:
+        self.alignment = replace(self.alignment, **{n: getattr(self.alignment, n) + c for n, c in counts.items()})
+
+    def _keep(
+        self, number: int, sequence: int, first: np.ndarray, last: np.ndarray, carried: np.ndarray, known: np.ndarray
+    ) -> None:
+        self._sequence.append(np.full(len(first), sequence))
+        self._document.append(np.full(len(first), number))
+        self._first.append(first)
+        self._last.append(last)
+        self._carried.append(carried)
+        self._known.append(known)
+
+    def _add_documents(self, number: int, text: TokenizedText) -> None:
+        """One row per chosen window: the pooled tokens after the skipped ones."""
+        special = self.tokenizer.n_front
+        skip = max(self.rules.skip_first, special)  # BOS is no token of the text
+        for begin, end in document_windows(len(text.ids), self._room, self.rules, self.rng):
+            if end - begin + special > skip:
+                index = self.sequences.add(number, text, begin, end, self.tokenizer)
+                nothing = np.zeros((1, 0), dtype=bool)
+                self._keep(
+                    number, index, np.array([skip]), np.array([end - begin + special]), nothing, np.ones(1, dtype=bool)
+                )
+
+    def _add_spans(self, number: int, document: Document, text: TokenizedText) -> None:
+        """One row per labelled stretch: all of its tokens."""
+        special = self.tokenizer.n_front
+        stretches = stretches_of(text, document.spans)
+        self._count_stretches(stretches, text, document.text)
+        found = stretches.last > stretches.first
+        held = np.zeros(len(found), dtype=bool)
+        for begin, end in windows_of(text, document.breaks, self._room, self.rules):
+            inside = found & (stretches.first >= begin) & (stretches.last <= end)
+            held |= inside
+            first = stretches.first[inside] - begin + special
+            late = first >= self.rules.skip_first
+            self._count(in_skipped_tokens=int((~late).sum()))
+            chosen = np.flatnonzero(inside)[late]
+            if len(chosen):
+                index = self.sequences.add(number, text, begin, end, self.tokenizer)
+                last = stretches.last[chosen] - begin + special
+                self._keep(
+                    number, index, first[late], last, self._matrix(stretches, chosen), np.ones(len(chosen), dtype=bool)
+                )
+        self._count(cut_by_window=int((found & ~held).sum()))
+
+    def _matrix(self, stretches: Stretches, chosen: np.ndarray) -> Bool[np.ndarray, "row label"]:
+        carried = np.zeros((len(chosen), len(self._labels)), dtype=bool)
+        names = [(row, name) for row, stretch in enumerate(chosen.tolist()) for name in stretches.labels[stretch]]
+        cells = [(row, self._labels[name]) for row, name in names if name in self._labels]
+        carried[tuple(np.array(cells, dtype=int).reshape(-1, 2).T)] = True
+        return carried
+
+    def _add_tokens(self, number: int, document: Document, text: TokenizedText) -> None:
+        """Each token behind the skipped ones is a candidate."""
+        special = self.tokenizer.n_front
+        if self.labelled.token_patterns:
+            carried = label_by_pattern(text, document.text, self.labelled.token_patterns)
+            known = text.ends > text.starts
+        else:
+            stretches = stretches_of(text, document.spans)
+            self._count_stretches(stretches, text, document.text)
+            carried, touched = label_tokens(text, stretches, self._labels)
+            known = touched if self.labelled.only_spanned_tokens else np.ones(len(text.ids), dtype=bool)
+        for begin, end in windows_of(text, document.breaks, self._room, self.rules):
+            positions = np.arange(special, special + end - begin)
+            late = (positions >= self.rules.skip_first) & known[begin:end]
+            if late.any():
+                index = self.sequences.add(number, text, begin, end, self.tokenizer)
+                at = positions[late]
+                self._keep(number, index, at, at + 1, carried[begin:end][late], known[begin:end][late])
+
+    def _count_stretches(self, stretches: Stretches, tokens: TokenizedText, text: str) -> None:
+        lengths = stretches.last - stretches.first
+        self._count(
+            stretches=len(lengths),
+            without_token=int((lengths == 0).sum()),
+            several_tokens=int((lengths > 1).sum()),
+            ragged=stretches.ragged(tokens, text),
+        )
+
+    def refuse_long_texts(self) -> None:
+        """Complain about texts longer than a window where the rules ask for it."""
+        if self.rules.long_texts == "error" and self._too_long:
+            raise InputError(
+                f"{len(self._too_long)} text(s) of {self.labelled.category} do not fit into a window of {self._room} tokens, first "
+                f"{self._too_long[0][0]!r} (the longest has {max(n for _, n in self._too_long)} tokens): use a larger --window, or "
+                "--long-texts window to cut them."
+            )
+
+    def rows(self) -> _Rows:
+        """The sampled rows of all documents.
+
+        Raises:
+            InputError: no candidate row at all.
+        """
+        if not self._sequence:
+            raise InputError(
+                f"{self.labelled.category}: no labelled token lies behind the first {self.rules.skip_first} tokens of a text, "
+                "which are skipped: lower --skip-first, or check the labels."
+            )
+        sequence, first, last, document, known = (
+            np.concatenate(parts) for parts in (self._sequence, self._first, self._last, self._document, self._known)
+        )
+        if self.labelled.level == "document":
+            positive, eligible = self._document_labels(document)
+        else:
+            positive, eligible = self._sampled(np.concatenate(self._carried), known, self._shares(document))
+        numbers = self._numbers(document, first)
+        used = eligible.any(axis=1) | ~np.isnan(numbers).all(axis=1)
+        return _Rows(sequence[used], first[used], last[used], positive[used], eligible[used], numbers[used])
+
+    def _document_labels(
+        self, document: np.ndarray
+    ) -> tuple[Bool[np.ndarray, "row feature"], Bool[np.ndarray, "row feature"]]:
+        shape = (len(document), len(self.labelled.features))
+        labels = [self.labelled.documents[d].labels for d in document]
+        positive = np.array([[row.get(f, False) for f in self.labelled.features] for row in labels], dtype=bool)
+        eligible = np.array([[f in row for f in self.labelled.features] for row in labels], dtype=bool)
+        return positive.reshape(shape), sample_documents(
+            positive.reshape(shape), eligible.reshape(shape), self.rules, self.rng
+        )
+
+    def _shares(self, document: np.ndarray) -> list[tuple[np.ndarray, float]]:
+        """Rows that are sampled together, with their share of `max_rows`: each prescribed split has its own, so that a small test
+        split does not end up with a handful of positives.
+        """
+        if self.rules.split_by != "given" or not prescribes_splits(self.labelled.documents):
+            return [(np.ones(len(document), dtype=bool), 1.0)]
+        splits = np.array([SPLITS.index(d.split) for d in self.labelled.documents if d.split is not None])[document]
+        fractions = np.array(self.rules.fractions)
+        if not (splits == SPLITS.index(Split.VALIDATION)).any():  # it will be taken from the training split
+            fractions = np.array([fractions[0] + fractions[1], 0, fractions[2]])
+        return [(splits == s, float(fractions[s])) for s in range(len(SPLITS))]
+
+    def _sampled(
+        self,
+        carried: Bool[np.ndarray, "row label"],
+        known: Bool[np.ndarray, " row"],
+        shares: list[tuple[np.ndarray, float]],
+    ) -> tuple[Bool[np.ndarray, "row feature"], Bool[np.ndarray, "row feature"]]:
+        labelled = self.labelled
+        positive = carried[:, : len(labelled.features)]
+        shuffled = self.rng.permutation(len(positive))  # shared, so that features reuse each other's rows
+        eligible = np.zeros_like(positive)
+        for f, feature in enumerate(labelled.features):
+            pool = known & ~positive[:, f]
+            if feature in labelled.contrasts:
+                pool &= carried[:, [self._labels[name] for name in labelled.contrasts[feature]]].any(axis=1)
+            hard = labelled.hard_negatives.get(feature)
+            is_hard = np.zeros_like(pool) if hard is None else carried[:, self._labels[hard]]
+            for part, share in shares:
+                order = shuffled[part[shuffled]]
+                rules = replace(self.rules, max_rows=round(share * self.rules.max_rows))
+                chosen = sample_rows(positive[order, f] & known[order], pool[order], is_hard[order], rules)
+                eligible[order[chosen], f] = True
+        return positive, eligible
+
+    def _numbers(self, document: np.ndarray, first: np.ndarray) -> Float[np.ndarray, "row number"]:
+        numbers = np.full((len(document), len(self.labelled.numbers)), np.nan)
+        for i, name in enumerate(self.labelled.numbers):
+            if self.labelled.level == "token" and name in TOKEN_NUMBERS:
+                values = first.astype(float) if name == "position" else np.log2(first + 1.0)
+            else:
+                values = np.array([self.labelled.documents[d].numbers.get(name, np.nan) for d in document], dtype=float)
+            numbers[:, i] = values
+        if self.labelled.level != "document" and numbers.shape[1]:
+            numbers[self.rng.permutation(len(numbers))[self.rules.max_rows :]] = np.nan
+        return numbers
+
+    def notes(self) -> tuple[str, ...]:
+        """What alignment and windows cost, where they cost something."""
+        a = self.alignment
+        said = (
+            (a.without_token, "no token covers them (the tokenizer drops their characters)"),
+            (a.cut_by_window, "no window holds them entirely"),
+            (
+                a.in_skipped_tokens,
+                f"they begin among the first {self.rules.skip_first} tokens of a window, which are skipped",
+            ),
+        )
+        return tuple(f"{n:,} of {a.stretches:,} labelled stretches: {why}." for n, why in said if n)

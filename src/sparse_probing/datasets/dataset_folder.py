@@ -1,0 +1,319 @@
+"""Labelled text on disk: a `dataset.json` and its documents, as packed JSON lines, plain JSON lines or Hugging Face Parquet files.
+
+    dataset.json             format version, the fields of `LabelledText` but the documents, their number, fingerprint, files
+    documents.jsonl.zst      `write_dataset_folder`: one object per document (see `Document`)
+    documents.jsonl          `export_jsonl`: the same lines, not packed
+    data/SPLIT.parquet       `export_hugging_face`: columns of the same names, and the place of each document in the whole
+
+`dataset.json` is removed first and written last: a folder without it is not (yet) a data set. Same content, same bytes. Other
+files in the folder are left alone.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import heapq
+import json
+import re
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import fields
+from pathlib import Path
+from sys import intern
+from typing import Any, cast
+
+import polars as pl
+import zstandard
+
+from sparse_probing.datasets.labelled_text import Document, LabelledText, Span
+from sparse_probing.datasets.readers import Row, iter_rows
+from sparse_probing.errors import InputError
+from sparse_probing.files import write_atomically, write_json, write_table, write_text
+from sparse_probing.records import SPLITS, Split
+
+FORMAT_VERSION = 1
+HEADER, PACKED, PLAIN = "dataset.json", "documents.jsonl.zst", "documents.jsonl"
+TABLES = {split: f"data/{split.value}.parquet" for split in SPLITS}
+HEADER_FIELDS = tuple(field.name for field in fields(LabelledText) if field.name != "documents")
+DOCUMENT_FIELDS = tuple(field.name for field in fields(Document))
+COMPRESSION = 9
+BATCH = 1_000
+
+_STRUCTS: dict[str, dict[str, Any]] = {
+    "labels": {"feature": pl.String, "positive": pl.Boolean},
+    "numbers": {"feature": pl.String, "value": pl.Float64},
+    "spans": {"start": pl.Int64, "end": pl.Int64, "label": pl.String},
+}
+_TABLE = pl.Schema(
+    {"order": pl.Int64}
+    | {name: pl.List(pl.Struct(_STRUCTS[name])) if name in _STRUCTS else pl.String for name in DOCUMENT_FIELDS}
+    | {"breaks": pl.List(pl.Int64)}
+)
+
+
+def fingerprint(labelled: LabelledText) -> str:
+    """32 hexadecimal digits that depend on all but the notes: on the documents and their order, on features and rules.
+
+    Raises:
+        InputError: a text or name that UTF-8 cannot store, or a number that JSON cannot.
+    """
+    header = _header(labelled)
+    del header["notes"]
+    digest = hashlib.blake2b(_line(header, "the description"), digest_size=16)
+    for document in labelled.documents:
+        digest.update(_document_line(document))
+    return digest.hexdigest()
+
+
+def is_dataset_folder(path: Path) -> bool:
+    """Whether a folder says that it holds labelled text, in any of the three forms."""
+    header = path / HEADER
+    return header.is_file() and b'"format_version"' in header.read_bytes()
+
+
+def write_dataset_folder(folder: Path, labelled: LabelledText) -> None:
+    """Write labelled text, packed.
+
+    Raises:
+        InputError: as `fingerprint`; nothing is written then.
+    """
+
+    def write(partial: Path) -> None:
+        packer = zstandard.ZstdCompressor(level=COMPRESSION, write_checksum=True)
+        with zstandard.open(partial, "wb", cctx=packer) as file:
+            for document in labelled.documents:
+                file.write(_document_line(document))
+
+    _write(folder, labelled, lambda: write_atomically(folder / PACKED, write), [PACKED])
+
+
+def export_jsonl(labelled: LabelledText, folder: Path) -> None:
+    """Write labelled text for other programs to read: as `write_dataset_folder`, but not packed."""
+
+    def write(partial: Path) -> None:
+        with open(partial, "wb") as file:
+            for document in labelled.documents:
+                file.write(_document_line(document))
+
+    _write(folder, labelled, lambda: write_atomically(folder / PLAIN, write), [PLAIN])
+
+
+def export_hugging_face(labelled: LabelledText, folder: Path) -> None:
+    """Write a folder that `datasets.load_dataset(folder)` reads: a Parquet file per split and a `README.md` with the card.
+
+    Documents without a split are in the `train` file; the column `split` tells them from those that belong there. Labels and
+    numbers are lists of `{"feature", "positive"}` and `{"feature", "value"}`, so that any name and any number of them fits.
+
+    Raises:
+        InputError: as `fingerprint`; or the folder has a `README.md` and is no data set, so that the file would be lost.
+    """
+    readme = folder / "README.md"
+    if readme.exists() and not is_dataset_folder(folder):
+        raise InputError(f"{str(readme)!r} is there already and not from an export: name another folder.")
+    parts: dict[Split, list[tuple[int, Document]]] = {}
+    for order, document in enumerate(labelled.documents):
+        parts.setdefault(document.split or Split.TRAIN, []).append((order, document))
+    used = [split for split in SPLITS if split in parts] or [Split.TRAIN]
+
+    def write() -> None:
+        (folder / "data").mkdir(exist_ok=True)
+        for split, name in TABLES.items():
+            if split in used:
+                write_table(folder / name, _table(parts.get(split, [])))
+            else:
+                (folder / name).unlink(missing_ok=True)  # of an earlier export
+        write_text(readme, _card(labelled, used))
+
+    _write(folder, labelled, write, [TABLES[split] for split in used])
+
+
+def read_dataset_folder(folder: Path) -> LabelledText:
+    """Labelled text from a folder in any of the three forms.
+
+    Raises:
+        InputError: no such folder, another format version, a field that is unknown or missing, or content that does not have the
+            fingerprint: the files were changed by hand or are cut off.
+    """
+    header = _read_header(folder)
+    files = [folder / name for name in header["files"]]
+    documents = tuple(_document(record, where) for record, where in _records(files))
+    labelled = LabelledText(documents=documents, **{name: _tuples(header[name]) for name in HEADER_FIELDS})
+    if len(documents) != header["n_documents"]:
+        raise InputError(
+            f"{str(folder)!r} holds {len(documents):,} documents, its {HEADER} says {header['n_documents']}: "
+            "the files are cut off or were changed by hand; build the data set again."
+        )
+    if fingerprint(labelled) != header["fingerprint"]:
+        raise InputError(
+            f"{str(folder)!r} does not have the fingerprint that its {HEADER} names: the files were changed by hand or damaged; "
+            "build the data set again."
+        )
+    return labelled
+
+
+# ---- writing ---------------------------------------------------------------------------------------------------------
+
+
+def _write(folder: Path, labelled: LabelledText, write_documents: Callable[[], None], files: list[str]) -> None:
+    mark = fingerprint(labelled)  # first: what cannot be stored is refused before anything is touched
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / HEADER).unlink(missing_ok=True)
+    write_documents()
+    tail = {"n_documents": len(labelled.documents), "files": files, "fingerprint": mark}
+    write_json(folder / HEADER, {"format_version": FORMAT_VERSION} | _header(labelled) | tail)
+
+
+def _header(labelled: LabelledText) -> dict[str, Any]:
+    """Every field but the documents. Mappings are sorted where their order means nothing."""
+    header = {name: getattr(labelled, name) for name in HEADER_FIELDS}
+    for name, value in header.items():
+        if isinstance(value, Mapping):
+            header[name] = dict(value if name == "token_patterns" else sorted(value.items()))
+    return header
+
+
+def _document_line(document: Document) -> bytes:
+    record = {name: getattr(document, name) for name in DOCUMENT_FIELDS}
+    record["labels"] = dict(sorted(document.labels.items()))
+    record["numbers"] = {name: float(value) for name, value in sorted(document.numbers.items())}
+    record["spans"] = [span._asdict() for span in document.spans]
+    return _line(record, f"document {document.id!a}")
+
+
+def _line(record: Mapping[str, Any], what: str) -> bytes:
+    try:
+        text = json.dumps(record, ensure_ascii=False, allow_nan=False, separators=(",", ":"))
+        return text.encode("utf-8") + b"\n"
+    except UnicodeEncodeError as error:
+        raise InputError(
+            f"{what} holds half a surrogate pair (\\u{ord(error.object[error.start]):x}), which is no character: "
+            "remove it or decode the source text with errors='replace'."
+        ) from None
+    except ValueError:
+        raise InputError(
+            f"{what} holds a number that is not finite: leave it out, it then counts as unknown."
+        ) from None
+
+
+def _table(documents: list[tuple[int, Document]]) -> pl.DataFrame:
+    frames = [_TABLE.to_frame()]
+    for first in range(0, len(documents), BATCH):  # rows as Python objects take many times the memory of the table
+        rows = []
+        for order, document in documents[first : first + BATCH]:
+            row: dict[str, Any] = {name: getattr(document, name) for name in DOCUMENT_FIELDS} | {"order": order}
+            row["labels"] = [{"feature": name, "positive": value} for name, value in sorted(document.labels.items())]
+            row["numbers"] = [{"feature": name, "value": float(x)} for name, x in sorted(document.numbers.items())]
+            row["spans"] = [span._asdict() for span in document.spans]
+            row["breaks"] = list(document.breaks)
+            row["split"] = None if document.split is None else document.split.value
+            rows.append(row)
+        frames.append(pl.DataFrame(rows, schema=_TABLE))
+    return pl.concat(frames)
+
+
+def _card(labelled: LabelledText, splits: list[Split]) -> str:
+    """The data set card: front matter that names the files, and a few words on how to read them."""
+    licences = {document.licence for document in labelled.documents}
+    licence = re.sub(r"[^a-z0-9.]+", "-", (licences.pop() or "").lower()).strip("-") if len(licences) == 1 else ""
+    return "\n".join(
+        [
+            "---",
+            *([f'license: "{licence}"'] if licence else []),
+            "configs:",
+            "- config_name: default",
+            "  data_files:",
+            *(f"  - split: {split.value}\n    path: {TABLES[split]}" for split in splits),
+            "---",
+            "",
+            f"# {labelled.category}",
+            "",
+            f"{len(labelled.documents):,} documents with {len(labelled.features):,} features, at level {labelled.level}: "
+            "`labels` are features of whole documents, `spans` labelled characters `text[start:end]`.",
+            "Features, rules and notes are in `dataset.json`. Written by sparse-probing.",
+            "",
+        ]
+    )
+
+
+# ---- reading ---------------------------------------------------------------------------------------------------------
+
+
+def _read_header(folder: Path) -> dict[str, Any]:
+    path = folder / HEADER
+    if not path.is_file():
+        raise InputError(f"{str(folder)!r} is not a data set: it holds no {HEADER}.")
+    try:
+        header = json.loads(path.read_bytes())
+    except ValueError:
+        header = None
+    if not isinstance(header, dict):
+        raise InputError(
+            f"{str(path)!r} is not a JSON object: it is cut off or was changed by hand; build the data set again."
+        )
+    version = header.pop("format_version", None)
+    if version != FORMAT_VERSION:
+        raise InputError(
+            f"{str(path)!r} has format version {version!r}, this program reads {FORMAT_VERSION}: "
+            "read it with the version of sparse-probing that wrote it, or build it again."
+        )
+    _check_fields(header, (*HEADER_FIELDS, "n_documents", "files", "fingerprint"), str(path))
+    tables = [name for name in TABLES.values() if name in header["files"]]
+    if not header["files"] or header["files"] not in ([PACKED], [PLAIN], tables):
+        raise InputError(
+            f"{str(path)!r} names files that no data set has ({header['files']!r}): it was changed by hand."
+        )
+    return header
+
+
+def _check_fields(record: Mapping[str, Any], known: tuple[str, ...], where: str) -> None:
+    for what, names in (("an unknown", record.keys() - set(known)), ("no", set(known) - record.keys())):
+        if names:
+            raise InputError(
+                f"{where} has {what} field {min(names)!r}: it was changed by hand or written by another version of "
+                "sparse-probing; build the data set again."
+            )
+
+
+def _records(files: list[Path]) -> Iterator[tuple[Row, str]]:
+    """Documents as JSON objects, in their order, and where each stands."""
+    parts = [((row, f"{path}, row {i}") for i, row in enumerate(iter_rows(path), 1)) for path in files]
+    if files[0].suffix != ".parquet":
+        return parts[0]
+    return (
+        (_record(row, where), where)
+        for row, where in heapq.merge(*parts, key=lambda item: cast(int, item[0].get("order", 0)))
+    )
+
+
+def _record(row: Row, where: str) -> Row:
+    """A row of a Parquet file as the JSON object that it was made from."""
+    _check_fields(row, tuple(_TABLE), where)
+    record = {name: row[name] for name in DOCUMENT_FIELDS}
+    record["labels"] = {item["feature"]: item["positive"] for item in cast(list, row["labels"])}
+    record["numbers"] = {item["feature"]: item["value"] for item in cast(list, row["numbers"])}
+    return record
+
+
+def _document(record: Mapping[str, Any], where: str) -> Document:
+    _check_fields(record, DOCUMENT_FIELDS, where)
+    try:
+        return Document(
+            id=record["id"],
+            text=record["text"],
+            group=record["group"],
+            labels={intern(name): value for name, value in record["labels"].items()},
+            numbers={intern(name): value for name, value in record["numbers"].items()},
+            spans=tuple(Span(span["start"], span["end"], intern(span["label"])) for span in record["spans"]),
+            breaks=tuple(record["breaks"]),
+            split=None if record["split"] is None else Split(record["split"]),
+            source=record["source"],
+            licence=record["licence"],
+        )
+    except (AttributeError, KeyError, TypeError, ValueError):
+        raise InputError(f"{where} is no document: it was changed by hand; build the data set again.") from None
+
+
+def _tuples(value: Any) -> Any:
+    """JSON has lists where frozen records have tuples."""
+    if isinstance(value, dict):
+        return {name: _tuples(item) for name, item in value.items()}
+    return tuple(_tuples(item) for item in value) if isinstance(value, list) else value

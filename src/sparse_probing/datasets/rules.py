@@ -1,0 +1,59 @@
+"""How labelled text becomes rows: windows, pooling, sampling, split."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from typing import Any, Literal
+
+from sparse_probing.records import Pooling
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SamplingRules:
+    """How text becomes rows."""
+
+    pooling: Pooling = Pooling.MEAN
+    """Documents and spans: how their tokens become one vector. Token level rows are single tokens."""
+    window: int = 256
+    """Tokens per sequence, special tokens included."""
+    anchor: Literal["start", "first", "end"] = "start"
+    """Which windows of a text with labelled tokens or spans are used: all, counted from its start; the `first` only; or one that
+    stops at its `end` (where the span stands)."""
+    long_texts: Literal["window", "error"] = "window"
+    """Texts longer than a window: cut into windows, or refused."""
+    full_windows_only: bool = False
+    """Leave out texts that do not fill a window (the paper does so by mistake, D1)."""
+    cut_by_length: bool = False
+    """Texts with `breaks`: a piece that ends before token n goes to window n // room, which is cropped (the paper's packing); else
+    as many whole pieces as fit make a window."""
+    windows_per_document: int = 1
+    """Document level: how many windows a long document may give (they share its split)."""
+    skip_first: int = 10
+    """Positions at the start of a sequence that are never labelled: they see too little context."""
+    max_rows: int = 4_000
+    """Token and span level: rows per feature."""
+    sampling: Literal["clipped", "natural", "balanced", "filled"] = "clipped"
+    """Share of positives. `natural`: as found. `balanced`: half. `clipped`: as found for documents; for tokens and spans
+    between `positive_share` and `most_positive`. `filled`: the same, but where positives are too few for their share, negatives
+    fill the rows (the paper's)."""
+    positive_share: float = 0.25
+    """Least share of positives with `clipped` and `filled` sampling."""
+    most_positive: float = 0.5
+    """Largest share of positives with `clipped` and `filled` sampling."""
+    split_by: Literal["given", "group", "row"] = "given"
+    """`given`: the source's own split where every document has one, else by group. `group`: no group in two splits.
+    `row`: at random, as in the paper; documents then lie on both sides (D10)."""
+    fractions: tuple[float, float, float] = (0.5, 0.25, 0.25)
+    """Train, validation, test."""
+    min_rows: int = 5
+    """Positives and negatives that each split must have; a feature with fewer is left out."""
+
+    def adapted(self, recommended: Mapping[str, Any], chosen: Mapping[str, Any]) -> SamplingRules:
+        """These rules with what a source recommends, and over that what the user chose."""
+        merged = {**recommended, **{name: value for name, value in chosen.items() if value is not None}}
+        if isinstance(merged.get("pooling"), str):
+            merged["pooling"] = Pooling(merged["pooling"])
+        if isinstance(merged.get("fractions"), list):  # read from JSON
+            merged["fractions"] = tuple(merged["fractions"])
+        return replace(self, **merged)

@@ -1,0 +1,158 @@
+"""What the options name: labelled text, and its rows for a model."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Literal
+
+from sparse_probing.activations.models import ModelOutline
+from sparse_probing.config import DataConfig
+from sparse_probing.datasets.build_rows import build_feature_dataset
+from sparse_probing.datasets.conllu import ENDINGS as CONLLU_ENDINGS
+from sparse_probing.datasets.conllu import read_conllu
+from sparse_probing.datasets.dataset_folder import is_dataset_folder, read_dataset_folder
+from sparse_probing.datasets.feature_dataset import FeatureDataset, concatenate
+from sparse_probing.datasets.labelled_text import LabelledText
+from sparse_probing.datasets.own_labels import (
+    filled_templates,
+    labelled_by,
+    labelled_documents,
+    labelled_spans,
+    labelled_tags,
+    parse_labeller,
+)
+from sparse_probing.datasets.own_rows import Reading
+from sparse_probing.datasets.places import SPLIT_KEY, is_hugging_face, own_rows
+from sparse_probing.datasets.rules import SamplingRules
+from sparse_probing.datasets.sources import BuildOptions, build_source, demo_corpus
+from sparse_probing.errors import InputError
+from sparse_probing.progress import Reporter, Silent
+from sparse_probing.records import task_rng
+
+LEVELS: dict[str, Literal["token", "span"]] = {"tokens": "token", "spans": "span"}
+RULE_OPTIONS = (
+    "pooling",
+    "window",
+    "long_texts",
+    "windows_per_document",
+    "skip_first",
+    "max_rows",
+    "sampling",
+    "split_by",
+    "min_rows",
+)
+"""Options of a run that are fields of `SamplingRules`; null leaves the choice to the source, or to the default."""
+
+
+def labelled_text_of(config: DataConfig, reporter: Reporter | None = None) -> list[LabelledText]:
+    """The labelled text that the options name.
+
+    Raises:
+        InputError: no data named, options that do not go together, or data that cannot be read.
+        PrerequisiteError: data of the Hugging Face hub without the extra or without network.
+    """
+    if config.source == "demo":
+        return demo_corpus.demo_categories()
+    if config.data is None:
+        raise InputError("no data named: give --data FILE with --label COLUMN, or --source NAME with --data FOLDER.")
+    if config.source is not None:
+        return [_from_source(config, config.source, config.data, reporter or Silent())]
+    if config.data.is_dir() and is_dataset_folder(config.data):
+        return [read_dataset_folder(config.data)]
+    if config.data.name.endswith(CONLLU_ENDINGS):
+        if not config.label:
+            raise InputError(
+                f"no label named for {str(config.data)!r}: give --label upos, xpos, deprel or feats.Tense (any attribute)."
+            )
+        return [read_conllu(config.data, labels=config.label, level=LEVELS[config.rows])]
+    return [_own_labels(config, config.data)]
+
+
+def _from_source(config: DataConfig, name: str, place: Path, reporter: Reporter) -> LabelledText:
+    with reporter.stage("read source", None, "row") as done:
+        options = BuildOptions(
+            seed=config.seed,
+            paper_rules=config.paper_rules,
+            most=config.max_documents,
+            window=config.window or SamplingRules().window,
+            progress=done,
+        )
+        return build_source(name, place, options)
+
+
+def _own_labels(config: DataConfig, place: Path) -> LabelledText:
+    """A user's file or Hugging Face data set, labelled in the way that the options say."""
+    data, reading = place, Reading(group_column=config.group_column, most=config.max_documents, seed=config.seed)
+    reading["split_column"] = config.split_column
+    if is_hugging_face(place):
+        data, has_splits = own_rows(place)
+        reading["category"] = config.name()
+        if has_splits and config.split_column is None:
+            reading["split_column"] = SPLIT_KEY
+    level = LEVELS[config.rows]
+    if config.template:
+        return filled_templates(
+            data, templates=config.template, labels=config.label, numbers=config.number, target=config.target, **reading
+        )
+    if config.label_regex:
+        labellers = dict(map(parse_labeller, config.label_regex))
+        if len(labellers) < len(config.label_regex):
+            raise InputError("two of the regular expressions have the same name: join them with |, or rename one.")
+        return labelled_by(data, labellers, text_column=config.text_column, level=level, **reading)
+    if config.tags_column is not None:
+        return labelled_tags(
+            data, tokens_column=config.tokens_column, tags_column=config.tags_column, level=level, **reading
+        )
+    if config.spans_column is not None:
+        return labelled_spans(
+            data, spans_column=config.spans_column, text_column=config.text_column, level=level, **reading
+        )
+    if not (config.label or config.number):
+        raise InputError(
+            f"no label column named for {str(place)!r}: give --label COLUMN (or --number, --spans-column, --tags-column, "
+            "--label-regex)."
+        )
+    return labelled_documents(
+        data,
+        labels=config.label,
+        numbers=config.number,
+        text_column=config.text_column,
+        pair_column=config.pair_column,
+        **reading,
+    )
+
+
+def build_dataset(
+    config: DataConfig, texts: Sequence[LabelledText], model: ModelOutline, done: Callable[[int], None] = lambda _: None
+) -> FeatureDataset:
+    """Rows of all categories, tokenized for the model.
+
+    Args:
+        config: options of the run; those left open are taken from the text's own recommended rules.
+        texts: one per category.
+        model: its tokenizer and its longest sequence.
+        done: told how many documents were tokenized.
+
+    Raises:
+        InputError: a window that the model cannot take, texts that cannot be used.
+    """
+    if config.window is not None and config.window > model.context:
+        raise InputError(
+            f"a window of {config.window} tokens does not fit {model.name!r}, which takes {model.context}: use "
+            f"--window {model.context} or less (longer texts are cut into windows, or refused with --long-texts error)."
+        )
+    chosen = {name: getattr(config, name) for name in RULE_OPTIONS}
+    parts = []
+    for text in texts:
+        rules = SamplingRules().adapted(text.rules, chosen)
+        rules = replace(rules, window=min(rules.window, model.context))
+        if rules.window <= rules.skip_first:
+            raise InputError(
+                f"window ({rules.window}) must be larger than skip_first ({rules.skip_first}): use a larger --window, or a smaller "
+                "--skip-first."
+            )
+        rng = task_rng(config.seed, "rows", text.category)
+        parts.append(build_feature_dataset(text, model.tokenizer, rules, rng, done))
+    return concatenate(parts)

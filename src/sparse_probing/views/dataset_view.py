@@ -1,0 +1,99 @@
+"""Data sheets as the page shows them: five questions answered at a glance, then tables and charts."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import polars as pl
+
+from sparse_probing.analyses.confounds import warnings_of
+from sparse_probing.charts.dataset_specs import class_histograms
+from sparse_probing.errors import InputError
+from sparse_probing.views.dataset_words import checks, glance, warned
+
+AXES = {
+    "text_length": "tokens of the text (at most a window)",
+    "row_length": "tokens of the row",
+    "position": "position of the row's first token",
+}
+
+
+def dataset_view(sheets: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
+    """What the page shows of each sheet (from `datasheet`): the sheet itself, words and charts."""
+    return [
+        sheet
+        | {
+            "glance": glance(sheet),
+            "checks": checks(sheet),
+            "warned": warned(sheet),
+            "charts": {name: _chart(sheet, name) for name in AXES if name in sheet["histograms"]},
+        }
+        for sheet in sheets
+    ]
+
+
+def dataset_charts(view: Sequence[dict[str, Any]]) -> dict[str, Any]:
+    """Chart id in the page -> specification."""
+    return {f"data-{c}-{name}": chart for c, sheet in enumerate(view) for name, chart in sheet["charts"].items()}
+
+
+def _chart(sheet: dict[str, Any], measure: str) -> dict[str, Any]:
+    histogram = sheet["histograms"][measure]
+    width = histogram["bin_width"]
+    series = [
+        (feature["name"], rows, feature[key])
+        for feature in histogram["features"]
+        for rows, key in (("in class", "class"), ("rest", "rest"))
+    ]
+    bins = [
+        {
+            "feature": name,
+            "rows": rows,
+            "bin_low": i * width,
+            "bin_high": (i + 1) * width,
+            "share": round(count / sum(counts), 4),
+        }
+        for name, rows, counts in series or [("all", "all rows", histogram["rows"])]
+        for i, count in enumerate(counts)
+        if count
+    ]
+
+    def telling(feature: dict[str, Any]) -> float:
+        found = feature["confounds"][measure]
+        return 0.0 if found is None else found["roc_auc"]
+
+    first = max(sheet["features"], key=telling, default={"name": "all"})["name"]
+    return class_histograms(pl.DataFrame(bins), AXES[measure], first)
+
+
+def read_run_sheets(folder: Path, baselines: pl.DataFrame) -> list[dict[str, Any]]:
+    """The data sheets of a run folder; empty for runs of versions that wrote none.
+
+    The run has fitted the n-gram classifiers for its own comparisons: where the sheets lack them, they are taken from there.
+
+    Args:
+        folder: of the run.
+        baselines: its table of that name.
+
+    Raises:
+        InputError: the file cannot be read.
+    """
+    path = folder / "dataset" / "datasheet.json"
+    if not path.is_file():
+        return []
+    try:
+        sheets = json.loads(path.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise InputError(f"run {str(folder)!r} is damaged: {path.name}: {error}.") from None
+    words = baselines.filter(baseline="text_only")
+    scores = {(row["category"], row["feature"]): row for row in words.to_dicts()}
+    for sheet in sheets:
+        for feature in sheet["features"]:
+            found = scores.get((sheet["category"], feature["name"]))
+            if feature["confounds"]["text_only"] is None and found is not None:
+                feature["confounds"]["text_only"] = {name: found[name] for name in ("f1", "roc_auc")}
+                feature["warnings"] = warnings_of(feature)
+    return sheets

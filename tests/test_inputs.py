@@ -1,0 +1,264 @@
+"""What the options of a run name: own labels of every form, sources from folders and from Hugging Face data sets."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import polars as pl
+import pytest
+
+from sparse_probing.config import DataConfig, RunConfig, make_config, make_data_config
+from sparse_probing.datasets.align import TextTokenizer
+from sparse_probing.datasets.build_rows import build_feature_dataset
+from sparse_probing.datasets.dataset_folder import fingerprint, write_dataset_folder
+from sparse_probing.datasets.hugging_face import HUB
+from sparse_probing.datasets.places import is_hugging_face, own_rows
+from sparse_probing.datasets.rules import SamplingRules
+from sparse_probing.datasets.sources import SOURCES, BuildOptions, build_source
+from sparse_probing.errors import InputError
+from sparse_probing.inputs import labelled_text_of
+from sparse_probing.records import Pooling
+
+WORDS = [
+    "river",
+    "stone",
+    "lamp",
+    "window",
+    "garden",
+    "letter",
+    "bread",
+    "music",
+    "paper",
+    "cloud",
+    "engine",
+    "forest",
+    "silver",
+    "tower",
+    "winter",
+    "market",
+]
+
+
+def sentence(seed: int, n: int = 30) -> str:
+    """Words in a random order."""
+    return " ".join(WORDS[i] for i in np.random.default_rng(seed).integers(0, len(WORDS), n))
+
+
+def jsonl(path: Path, rows: list[dict[str, Any]]) -> Path:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text("".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows), encoding="utf-8")
+    return path
+
+
+def read(**options: Any) -> Any:
+    (labelled,) = labelled_text_of(DataConfig(**options))
+    return labelled
+
+
+# ---- own labels ----------------------------------------------------------------------------------------------------
+
+
+def test_each_form_of_own_labels_is_chosen_by_its_options(tmp_path):
+    rows = [
+        {
+            "text": f"{sentence(i)} {1990 + i}",
+            "topic": "ab"[i % 2],
+            "price": i + 0.5,
+            "spans": [{"start": 0, "end": 3, "label": "first"}],
+            "tokens": ["Ada", "slept"],
+            "ner_tags": ["B-PER", "O"],
+            "city": f"Town {i}",
+        }
+        for i in range(12)
+    ]
+    path = jsonl(tmp_path / "own.jsonl", rows)
+    assert read(data=path, label=("topic",)).features == ("topic=a", "topic=b")
+    assert read(data=path, number=("price",)).numbers == ("price",)
+    assert read(data=path, spans_column="spans").features == ("first",)
+    assert read(data=path, tags_column="ner_tags").documents[0].text == "Ada slept"
+    years = read(data=path, label_regex=(r"is_year=\b(19|20)\d\d\b",))
+    assert years.features == ("is_year",) and years.level == "token"
+    assert read(data=path, label_regex=(r"is_year=\b(19|20)\d\d\b", "word=[a-z]+"), rows="spans").level == "span"
+    filled = read(data=path, template=("We saw {city}",), label=("topic",))
+    assert filled.documents[3].text == "We saw Town 3" and filled.level == "span"
+    assert read(data=path, label=("topic",), max_documents=5).notes == ("5 of 12 rows with text were drawn (seed 0).",)
+
+
+def test_conllu_is_read_by_its_ending(tmp_path):
+    lines = [
+        "# text = Dogs bark",
+        "1\tDogs\tdog\tNOUN\t_\tNumber=Plur\t2\tnsubj\t_\t_",
+        "2\tbark\tbark\tVERB\t_\t_\t0\troot\t_\t_",
+    ]
+    path = tmp_path / "a.conllu"
+    path.write_text("\n".join(lines) + "\n\n", encoding="utf-8")
+    assert read(data=path, label=("upos",)).features == ("upos=NOUN", "upos=VERB")
+    with pytest.raises(InputError, match=r"give --label upos, xpos, deprel or feats.Tense"):
+        read(data=path)
+
+
+def test_a_dataset_folder_is_read_by_what_it_holds(tmp_path):
+    labelled = read(
+        data=jsonl(tmp_path / "a.jsonl", [{"text": sentence(i), "y": i % 2} for i in range(8)]), label=("y",)
+    )
+    write_dataset_folder(tmp_path / "folder", labelled)
+    assert fingerprint(read(data=tmp_path / "folder")) == fingerprint(labelled)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({}, "no label column named for"),
+        ({"label_regex": ("a=x", "a=y")}, "two of the regular expressions have the same name"),
+        ({"label_regex": ("x+",)}, "is not NAME=REGEX"),
+        ({"template": ("{citty}",), "label": ("y",)}, "did you mean 'city'"),
+    ],
+)
+def test_options_that_do_not_fit_are_refused(tmp_path, options, message):
+    path = jsonl(
+        tmp_path / "a.jsonl", [{"text": "a b", "city": "Rome", "y": 1}, {"text": "c d", "city": "Oslo", "y": 0}]
+    )
+    with pytest.raises(InputError, match=message):
+        read(data=path, **options)
+
+
+def test_no_data_and_unknown_options_are_refused():
+    with pytest.raises(InputError, match="no data named"):
+        labelled_text_of(DataConfig())
+    with pytest.raises(InputError, match="paper_rules belongs to a --source"):
+        make_config({"paper_rules": True, "data": Path("x.csv")})
+    with pytest.raises(InputError, match="option lable"):
+        make_data_config({"lable": ("y",)})
+    assert make_data_config({"layers": [0], "seed": 3}).seed == 3, "options of a run are ignored"
+    assert RunConfig(data=Path("a/reviews.csv.gz")).name() == "reviews"
+
+
+# ---- Hugging Face data sets ----------------------------------------------------------------------------------------
+
+
+def parquet_folder(folder: Path, rows: dict[str, list[dict[str, Any]]]) -> Path:
+    (folder / "data").mkdir(parents=True)
+    for split, part in rows.items():
+        pl.DataFrame(part).write_parquet(folder / "data" / f"{split}-00000-of-00001.parquet")
+    return folder
+
+
+def test_own_labels_from_a_hugging_face_folder_keep_its_splits_and_class_names(tmp_path):
+    rows = {
+        split: [{"text": f"{split} {sentence(i)}", "y": ["no", "yes"][i % 2]} for i in range(n)]
+        for split, n in (("train", 8), ("test", 4))
+    }
+    folder = parquet_folder(tmp_path / "set", rows)
+    assert is_hugging_face(folder) and own_rows(folder)[1]
+    labelled = read(data=folder, label=("y",))
+    assert [d.split for d in labelled.documents].count("test") == 4
+    assert labelled.features == ("y",)
+
+
+def test_missing_validation_is_taken_from_training_groups(tmp_path, tokenizer):
+    rows = {
+        split: [{"text": f"{split} {sentence(i + 100 * n)}", "y": i % 2} for i in range(n)]
+        for split, n in (("train", 60), ("test", 20))
+    }
+    labelled = read(data=parquet_folder(tmp_path / "set", rows), label=("y",))
+    bpe = TextTokenizer(backend=tokenizer.backend_tokenizer, bos_id=0)
+    dataset = build_feature_dataset(labelled, bpe, SamplingRules(skip_first=2), np.random.default_rng(0))
+    assert [sum(c) for c in dataset.counts(0).values()] == [40, 20, 20]
+    train = [dataset.texts[dataset.sequence_document[s]] for s in dataset.row_sequence[dataset.row_split < 2]]
+    assert all(text.startswith("train") for text in train)
+
+
+FACTS = [
+    {
+        "relation_id": f"P{r}", "relation": f"relation {r}", "relation_prefix": "", "subject": f"person {r} {i}",
+        "relation_suffix": " lives in", "prompt": f"person {r} {i} lives in", "target_true": f" {WORDS[i % 8]}",
+        "target_false": f" {WORDS[8 + i % 8]}",
+    }
+    for r in (1, 2) for i in range(110)
+]  # fmt: skip
+PILE = {
+    "Wikipedia (en)": lambda i: f"The public health of {sentence(i)}. Health of {sentence(i + 1)} in public squares.",
+    "ArXiv": lambda i: (
+        rf"We show {sentence(i, 12)} that $\frac{{a_{i}}}{{b^{{{i}}}}}$ holds, see \cite{{x{i}}}. "
+        rf"\section{{On {WORDS[i % 16]} {i}}"
+    ),
+}
+PUBLIC: dict[str, list[dict[str, Any]]] = {
+    "natural-language": [
+        {"text": f"{i} {sentence(i)}", "language": code, "dataset_source": "made"}
+        for code in ("fra_Latn", "deu_Latn") for i in range(12)
+    ],
+    "programming-language": [
+        {"code": f"x{i} = {sentence(i)}", "language_name": name, "task_name": f"task {i}", "task_url": "", "task_description": ""}
+        for name in ("Python", "UNIX Shell") for i in range(12)
+    ],
+    "relations": FACTS,
+    **{
+        name: [{"text": text(i), "meta": {"pile_set_name": part}} for part, text in PILE.items() for i in range(12)]
+        for name in ("kind-of-text", "latex", "compound-words", "text-features", "sequence-position")
+    },
+    **{
+        name: [
+            {
+                "sent_id": f"weblog-{d}-{s:04d}", "text": "Dogs barked.", "tokens": ["Dogs", "barked", "."], "idx": "",
+                "lemmas": ["dog", "bark", "."], "upos": ["NOUN", "VERB", "PUNCT"], "xpos": [None] * 3,
+                "feats": ["{'Number': 'Plur'}", "{'Tense': 'Past', 'VerbForm': 'Fin'}", "None"], "head": ["2", "0", "2"],
+                "deprel": ["nsubj", "root", "punct"], "deps": ["None"] * 3, "misc": ["None", "{'SpaceAfter': 'No'}", "None"],
+            }
+            for d in range(3) for s in range(2)
+        ]
+        for name in ("part-of-speech", "dependencies", "morphology")
+    },
+}  # fmt: skip
+EXPECTED = {
+    "natural-language": ("de", "fr"),
+    "programming-language": ("python", "shell"),
+    "kind-of-text": ("latex", "wikipedia"),
+    "part-of-speech": ("upos_NOUN", "upos_PUNCT", "upos_VERB"),
+    "dependencies": ("dep_nsubj", "dep_punct", "dep_root"),
+}
+
+
+@pytest.mark.parametrize("name", sorted(HUB))
+def test_every_source_is_built_from_the_public_data_set_of_its_shape(tmp_path, name):
+    half = len(PUBLIC[name]) // 2
+    rows = {"train": PUBLIC[name][::2], "test": PUBLIC[name][1::2]} if half > 6 else {"train": PUBLIC[name]}
+    place = parquet_folder(tmp_path / "set", rows)
+    labelled = build_source(name, place, BuildOptions())
+    assert labelled.documents and (labelled.features or labelled.numbers)
+    if name in EXPECTED:
+        assert set(EXPECTED[name]) == set(labelled.features)
+    if name == "compound-words":
+        assert "public-health" in labelled.features
+    if name == "latex":
+        assert {"is_frac", "is_numerator", "is_reference"} <= set(labelled.features)
+
+
+def test_sources_without_a_public_data_set_say_so(tmp_path):
+    place = parquet_folder(tmp_path / "set", {"train": [{"name": "Ada Lovelace"}]})
+    with pytest.raises(InputError, match="'people' is not read from Hugging Face data sets"):
+        build_source("people", place, BuildOptions())
+
+
+def test_wrong_columns_are_named(tmp_path):
+    place = parquet_folder(tmp_path / "set", {"train": [{"content": "x", "langage": "fra_Latn"}]})
+    with pytest.raises(InputError, match=r"'text'|'language'"):
+        build_source("natural-language", place, BuildOptions())
+
+
+# ---- sources -------------------------------------------------------------------------------------------------------
+
+
+def test_the_sources_hold_the_papers_155_features():
+    assert len(SOURCES) == 12
+    assert sum(len(source.features) for source in SOURCES.values()) == 155
+
+
+def test_recommended_rules_give_way_to_the_users():
+    rules = SamplingRules().adapted(
+        {"pooling": "max", "window": 128, "fractions": [0.5, 0.2, 0.3]}, {"window": 64, "skip_first": None}
+    )
+    assert (rules.pooling, rules.window, rules.fractions, rules.skip_first) == (Pooling.MAX, 64, (0.5, 0.2, 0.3), 10)
