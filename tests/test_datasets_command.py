@@ -137,7 +137,7 @@ def test_bad_input_is_one_line_and_exit_code_2(untidy, capsys, tmp_path, argumen
     (tmp_path / "full" / "thesis.txt").write_text("years of work")
     known = {"REVIEWS": str(untidy), "FULL": str(tmp_path / "full")}
     with pytest.raises(SystemExit) as stop:
-        main(["datasets", *(known[a] if a in known else a for a in arguments)])
+        main(["datasets", *(str(known.get(a, a)) for a in arguments)])
     assert stop.value.code == 2
     (line,) = [line for line in capsys.readouterr().err.splitlines() if "error" in line]
     assert message in line

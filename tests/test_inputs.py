@@ -171,6 +171,26 @@ def test_missing_validation_is_taken_from_training_groups(tmp_path, tokenizer):
     assert all(text.startswith("train") for text in train)
 
 
+def treebank_row(document: int, sentence_of_it: int) -> dict[str, Any]:
+    """Six nouns, a verb and a full stop, as the public treebank writes them."""
+    nouns = sentence(2 * document + sentence_of_it, 6).split()
+    return {
+        "sent_id": f"weblog-{document}-{sentence_of_it:04d}",
+        "text": " ".join(nouns) + " fell.",
+        "tokens": [*nouns, "fell", "."],
+        "idx": 0,
+        "lemmas": [*nouns, "fall", "."],
+        "upos": ["NOUN"] * 6 + ["VERB", "PUNCT"],
+        "xpos": [None] * 8,
+        "feats": ["{'Number': '%s'}" % ("Plur" if n[0] < "l" else "Sing") for n in nouns]
+        + ["{'Mood': 'Ind', 'Tense': 'Past', 'VerbForm': 'Fin'}", "None"],
+        "head": ["7"] * 6 + ["0", "7"],
+        "deprel": ["nsubj"] * 6 + ["root", "punct"],
+        "deps": ["None"] * 8,
+        "misc": ["None"] * 6 + ["{'SpaceAfter': 'No'}", "None"],
+    }
+
+
 FACTS = [
     {
         "relation_id": f"P{r}", "relation": f"relation {r}", "relation_prefix": "", "subject": f"person {r} {i}",
@@ -180,19 +200,21 @@ FACTS = [
     for r in (1, 2) for i in range(110)
 ]  # fmt: skip
 PILE = {
-    "Wikipedia (en)": lambda i: f"The public health of {sentence(i)}. Health of {sentence(i + 1)} in public squares.",
+    "Wikipedia (en)": lambda i: (
+        f"{sentence(i)} the public health of {sentence(i + 40)}. Good health, {sentence(i + 80)} in public squares."
+    ),
     "ArXiv": lambda i: (
         rf"We show {sentence(i, 12)} that $\frac{{a_{i}}}{{b^{{{i}}}}}$ holds, see \cite{{x{i}}}. "
-        rf"\section{{On {WORDS[i % 16]} {i}}"
+        rf"\section{{On {WORDS[i % 16]} {i}}}"
     ),
 }
 PUBLIC: dict[str, list[dict[str, Any]]] = {
     "natural-language": [
-        {"text": f"{i} {sentence(i)}", "language": code, "dataset_source": "made"}
+        {"text": f"{code} {sentence(i + len(code) + ord(code[0]))}", "language": code, "dataset_source": "made"}
         for code in ("fra_Latn", "deu_Latn") for i in range(12)
     ],
     "programming-language": [
-        {"code": f"x{i} = {sentence(i)}", "language_name": name, "task_name": f"task {i}", "task_url": "", "task_description": ""}
+        {"code": f"x{i} = {sentence(i + 40 * len(name))}", "language_name": name, "task_name": f"task {i}"}
         for name in ("Python", "UNIX Shell") for i in range(12)
     ],
     "relations": FACTS,
@@ -202,13 +224,8 @@ PUBLIC: dict[str, list[dict[str, Any]]] = {
     },
     **{
         name: [
-            {
-                "sent_id": f"weblog-{d}-{s:04d}", "text": "Dogs barked.", "tokens": ["Dogs", "barked", "."], "idx": "",
-                "lemmas": ["dog", "bark", "."], "upos": ["NOUN", "VERB", "PUNCT"], "xpos": [None] * 3,
-                "feats": ["{'Number': 'Plur'}", "{'Tense': 'Past', 'VerbForm': 'Fin'}", "None"], "head": ["2", "0", "2"],
-                "deprel": ["nsubj", "root", "punct"], "deps": ["None"] * 3, "misc": ["None", "{'SpaceAfter': 'No'}", "None"],
-            }
-            for d in range(3) for s in range(2)
+            treebank_row(d, s)
+            for d in range(9) for s in range(2)
         ]
         for name in ("part-of-speech", "dependencies", "morphology")
     },

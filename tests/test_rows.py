@@ -339,10 +339,15 @@ def test_features_and_numbers_with_too_few_rows_are_named():
     assert enough_rows(dataset, 10)[0] == [0]
     with pytest.raises(InputError, match="feature 'f' has 10 positive and 10 negative"):
         enough_rows(dataset, 11)
-    full = replace(dataset, targets=(replace(dataset.targets[0], values=np.ones(60)),))
+    full = replace(dataset, targets=(replace(dataset.targets[0], values=np.arange(60.0)),))
     assert enough_rows(full, 10)[1] == [0]  # 20 rows in each split: as many as 10 of each class
     with pytest.raises(InputError, match="has 20 rows in the train split, which counts as 10 of each class"):
         enough_rows(full.only(np.ones(60, dtype=bool), [], [0]), 11)
+    flat = replace(
+        dataset, targets=(replace(dataset.targets[0], values=np.where(np.arange(60) % 3 == 2, 4.0, np.arange(60))),)
+    )
+    features, targets, said = enough_rows(flat, 10)
+    assert targets == [] and "number 'size' is the same in all rows of the test split" in said[-1]
 
 
 # ---- data sets: parts and sums -------------------------------------------------------------------------------------

@@ -153,3 +153,38 @@ def test_treebank_counts(real_data: Path):
     # words of the test file per its own counts: 25,094 (contraction ranges excluded)
     words = sum(len(d.spans) for d in documents[Split.TEST])
     assert words == pytest.approx(25_094, rel=0.002)
+
+
+def test_every_class_of_the_paper_is_built_where_a_folder_has_its_text(tmp_path: Path):
+    """Greek, XML, Hacker News and rare compounds are in no text at hand; a page written for them is enough."""
+    rows = [
+        {"id": f"{field}-{name}-{i}", "text": f"{name} text number {i}, of its own.", field: name}
+        | ({"natural_language": "en"} if field == "distribution" else {})
+        for field, names in (
+            ("natural_language", SOURCES["natural-language"].features),
+            ("code_language", SOURCES["programming-language"].features),
+            ("distribution", SOURCES["kind-of-text"].features),
+        )
+        for name in names
+        for i in range(3)
+    ]
+    for pair in SOURCES["compound-words"].features:
+        first, second = pair.split("-")
+        for i in range(12):
+            text = (
+                f"{pair} {i}: here comes {first} {second}, there {first} someone{i}; later on a plain{i} {second} came."
+            )
+            rows.append(
+                {
+                    "id": f"{pair}-{i}",
+                    "doc": f"{pair}-{i}",
+                    "text": text,
+                    "natural_language": "en",
+                    "distribution": "wikipedia",
+                }
+            )
+    (tmp_path / "all.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
+    for name in ("natural-language", "programming-language", "kind-of-text", "compound-words"):
+        for paper_rules in (False, True):
+            labelled = SOURCES[name].build(tmp_path, BuildOptions(paper_rules=paper_rules))
+            assert set(SOURCES[name].features) == set(labelled.features), name

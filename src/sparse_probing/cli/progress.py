@@ -55,6 +55,8 @@ class Bars:
         with Progress(*columns, console=self.console) as progress:
             task: TaskID = progress.add_task(name, total=total, unit=unit)
             yield lambda count: progress.advance(task, count)
+            if total is None:  # how much there was is known now
+                progress.update(task, total=progress.tasks[task].completed)
 
     def note(self, text: str) -> None:
         """A remark above the bars; see `progress.Reporter`."""

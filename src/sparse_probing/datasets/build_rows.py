@@ -142,8 +142,6 @@ class _Cutter:
         self._first: list[np.ndarray] = []
         self._last: list[np.ndarray] = []
         self._carried: list[np.ndarray] = []
-        self._known: list[np.ndarray] = []
-        self._document: list[np.ndarray] = []
 
     def add(self, number: int, text: TokenizedText) -> None:
         """Sequences and candidate rows of one document."""
@@ -165,15 +163,11 @@ class _Cutter:
     def _count(self, **counts: int) -> None:
         self.alignment = replace(self.alignment, **{n: getattr(self.alignment, n) + c for n, c in counts.items()})
 
-    def _keep(
-        self, number: int, sequence: int, first: np.ndarray, last: np.ndarray, carried: np.ndarray, known: np.ndarray
-    ) -> None:
-        self._sequence.append(np.full(len(first), sequence))
-        self._document.append(np.full(len(first), number))
-        self._first.append(first)
-        self._last.append(last)
+    def _keep(self, sequence: int, first: np.ndarray, last: np.ndarray, carried: np.ndarray) -> None:
+        self._sequence.append(np.full(len(first), sequence, dtype=np.int32))
+        self._first.append(first.astype(np.int32))  # every token of a corpus may be a candidate: bytes count
+        self._last.append(last.astype(np.int32))
         self._carried.append(carried)
-        self._known.append(known)
 
     def _add_documents(self, number: int, text: TokenizedText) -> None:
         """One row per chosen window: the pooled tokens after the skipped ones."""
@@ -183,9 +177,7 @@ class _Cutter:
             if end - begin + special > skip:
                 index = self.sequences.add(number, text, begin, end, self.tokenizer)
                 nothing = np.zeros((1, 0), dtype=bool)
-                self._keep(
-                    number, index, np.array([skip]), np.array([end - begin + special]), nothing, np.ones(1, dtype=bool)
-                )
+                self._keep(index, np.array([skip]), np.array([end - begin + special]), nothing)
 
     def _add_spans(self, number: int, document: Document, text: TokenizedText) -> None:
         """One row per labelled stretch: all of its tokens."""
@@ -204,9 +196,7 @@ class _Cutter:
             if len(chosen):
                 index = self.sequences.add(number, text, begin, end, self.tokenizer)
                 last = stretches.last[chosen] - begin + special
-                self._keep(
-                    number, index, first[late], last, self._matrix(stretches, chosen), np.ones(len(chosen), dtype=bool)
-                )
+                self._keep(index, first[late], last, self._matrix(stretches, chosen))
         self._count(cut_by_window=int((found & ~held).sum()))
 
     def _matrix(self, stretches: Stretches, chosen: np.ndarray) -> Bool[np.ndarray, "row label"]:
@@ -233,7 +223,7 @@ class _Cutter:
             if late.any():
                 index = self.sequences.add(number, text, begin, end, self.tokenizer)
                 at = positions[late]
-                self._keep(number, index, at, at + 1, carried[begin:end][late], known[begin:end][late])
+                self._keep(index, at, at + 1, carried[begin:end][late])
 
     def _count_stretches(self, stretches: Stretches, tokens: TokenizedText, text: str) -> None:
         lengths = stretches.last - stretches.first
@@ -264,16 +254,16 @@ class _Cutter:
                 f"{self.labelled.category}: no labelled token lies behind the first {self.rules.skip_first} tokens of a text, "
                 "which are skipped: lower --skip-first, or check the labels."
             )
-        sequence, first, last, document, known = (
-            np.concatenate(parts) for parts in (self._sequence, self._first, self._last, self._document, self._known)
-        )
+        sequence, first, last = (np.concatenate(parts) for parts in (self._sequence, self._first, self._last))
+        document = np.array(self.sequences.document)[sequence]
         if self.labelled.level == "document":
             positive, eligible = self._document_labels(document)
         else:
-            positive, eligible = self._sampled(np.concatenate(self._carried), known, self._shares(document))
+            positive, eligible = self._sampled(np.concatenate(self._carried), self._shares(document))
         numbers = self._numbers(document, first)
         used = eligible.any(axis=1) | ~np.isnan(numbers).all(axis=1)
-        return _Rows(sequence[used], first[used], last[used], positive[used], eligible[used], numbers[used])
+        sequence, first, last = (array[used].astype(int) for array in (sequence, first, last))
+        return _Rows(sequence, first, last, positive[used], eligible[used], numbers[used])
 
     def _document_labels(
         self, document: np.ndarray
@@ -299,27 +289,25 @@ class _Cutter:
         return [(splits == s, float(fractions[s])) for s in range(len(SPLITS))]
 
     def _sampled(
-        self,
-        carried: Bool[np.ndarray, "row label"],
-        known: Bool[np.ndarray, " row"],
-        shares: list[tuple[np.ndarray, float]],
+        self, carried: Bool[np.ndarray, "row label"], shares: list[tuple[np.ndarray, float]]
     ) -> tuple[Bool[np.ndarray, "row feature"], Bool[np.ndarray, "row feature"]]:
         labelled = self.labelled
-        positive = carried[:, : len(labelled.features)]
-        shuffled = self.rng.permutation(len(positive))  # shared, so that features reuse each other's rows
-        eligible = np.zeros_like(positive)
+        of_label = np.ascontiguousarray(carried.T)
+        shuffled = self.rng.permutation(len(carried))  # shared, so that features reuse each other's rows
+        orders = [(shuffled[part[shuffled]], share) for part, share in shares]
+        eligible = np.zeros((len(carried), len(labelled.features)), dtype=bool)
         for f, feature in enumerate(labelled.features):
-            pool = known & ~positive[:, f]
+            pool = ~of_label[f]
             if feature in labelled.contrasts:
-                pool &= carried[:, [self._labels[name] for name in labelled.contrasts[feature]]].any(axis=1)
+                rivals = [of_label[self._labels[name]] for name in labelled.contrasts[feature]]
+                pool &= np.logical_or.reduce(rivals) if rivals else False
             hard = labelled.hard_negatives.get(feature)
-            is_hard = np.zeros_like(pool) if hard is None else carried[:, self._labels[hard]]
-            for part, share in shares:
-                order = shuffled[part[shuffled]]
+            is_hard = np.zeros_like(pool) if hard is None else of_label[self._labels[hard]]
+            for order, share in orders:
                 rules = replace(self.rules, max_rows=round(share * self.rules.max_rows))
-                chosen = sample_rows(positive[order, f] & known[order], pool[order], is_hard[order], rules)
+                chosen = sample_rows(of_label[f, order], pool[order], is_hard[order], rules)
                 eligible[order[chosen], f] = True
-        return positive, eligible
+        return carried[:, : len(labelled.features)], eligible
 
     def _numbers(self, document: np.ndarray, first: np.ndarray) -> Float[np.ndarray, "row number"]:
         numbers = np.full((len(document), len(self.labelled.numbers)), np.nan)

@@ -27,6 +27,8 @@ from sparse_probing.datasets.sources import (
 from sparse_probing.datasets.sources.source import BuildOptions, Source
 from sparse_probing.errors import InputError
 
+LONGEST_LICENCE = 120
+"""Characters of a licence file's first line that are kept."""
 _COMPOUNDS = tuple("-".join(pair) for pair in compound_words.PAPER_PAIRS)
 
 SOURCES: dict[str, Source] = {
@@ -83,7 +85,20 @@ def build_source(name: str, place: Path, options: BuildOptions) -> LabelledText:
                 f"source {name!r} is not read from Hugging Face data sets: name a folder (docs/datasets.md, sources)."
             )
         options = replace(options, rows=lambda: source_rows(place, HUB[name]))
-    return SOURCES[name].build(place, options)
+    labelled = SOURCES[name].build(place, options)
+    licence = HUB[name].licence if options.rows is not None else _licence_of(place)
+    documents = tuple(d if d.licence else replace(d, licence=licence) for d in labelled.documents) if licence else None
+    return labelled if documents is None else replace(labelled, documents=documents)
+
+
+def _licence_of(folder: Path) -> str | None:
+    """First line of the folder's licence file (treebanks come with one); null where there is none."""
+    for path in sorted(folder.glob("LICEN[SC]E*")) if folder.is_dir() else []:
+        lines = path.read_text(encoding="utf-8", errors="replace").splitlines()
+        first = next((line.strip() for line in lines if line.strip()), None)
+        if first:
+            return first[:LONGEST_LICENCE]
+    return None
 
 
 __all__ = ["SOURCES", "BuildOptions", "Source", "build_source", "demo_corpus"]

@@ -139,9 +139,9 @@ def _document_of_id(sent_id: str) -> str | None:
 def sentences_of_rows(rows: Iterable[Mapping[str, object]], source: str) -> Iterator[Sentence]:
     """Sentences of rows of the Hugging Face data set `universal_dependencies`.
 
-    Columns: `idx` (sentence id), `text`, and in parallel `tokens`, `lemmas`, `upos` (numbers or names), `xpos`, `feats` and
-    `misc` (Python dictionaries as strings, or `None`), `head`, `deprel`. The data set mixes contractions and empty nodes with the
-    words and drops their ids: what has no head is a contraction when it has no tag either, else an empty node.
+    Columns: `sent_id` (in older versions `idx`), `text`, and in parallel `tokens`, `lemmas`, `upos` (numbers or names), `xpos`,
+    `feats` and `misc` (Python dictionaries as strings, or `None`), `head`, `deprel`. The data set mixes contractions and empty
+    nodes with the words and drops their ids: what has no head is a contraction when it has no tag either, else an empty node.
 
     Raises:
         InputError: a column is missing, columns differ in length, or a cell is malformed (row named by number).
@@ -152,7 +152,10 @@ def sentences_of_rows(rows: Iterable[Mapping[str, object]], source: str) -> Iter
 
 
 def _conllu_lines(row: Mapping[str, object], where: str) -> Iterator[str]:
-    absent = [name for name in ("idx", "text", *ROW_COLUMNS) if name not in row]
+    name = row.get("sent_id", row.get("idx"))
+    absent = [column for column in ("text", *ROW_COLUMNS) if column not in row] + (
+        [] if name is not None else ["sent_id"]
+    )
     if absent:
         raise InputError(f"{where} has no column {absent[0]!r}: rows of universal_dependencies have it.")
     columns = [list(cast(Iterable[Any], row[name])) for name in ROW_COLUMNS]
@@ -160,7 +163,7 @@ def _conllu_lines(row: Mapping[str, object], where: str) -> Iterator[str]:
         raise InputError(f"{where}: {', '.join(ROW_COLUMNS)} differ in length; they hold one value per token.")
     tokens = [_Token(*cells) for cells in zip(*columns, strict=True)]
     tokens = [token for token in tokens if token.is_word or token.tag == "_"]
-    yield f"# sent_id = {row['idx']}"
+    yield f"# sent_id = {name}"
     yield f"# text = {row['text']}"
     last = 0
     for i, token in enumerate(tokens):
