@@ -15,7 +15,8 @@ from sparse_probing.activations.extract import BYTES_PER_SHARD, TOKENS_PER_SHARD
 from sparse_probing.activations.shards import STORED_TYPES
 from sparse_probing.activations.site_names import HOOK_NAMES
 from sparse_probing.activations.sites import SITES
-from sparse_probing.config import RunConfig
+from sparse_probing.config import DataConfig, RunConfig
+from sparse_probing.datasets.hugging_face import HUB
 from sparse_probing.datasets.sources import SOURCES
 from sparse_probing.datasets.sources.demo_corpus import documents_of
 from sparse_probing.results.verdict import DEDICATED_F1, FEW, FOUND_F1
@@ -76,10 +77,40 @@ def test_links_lead_somewhere(page):
 
 
 def test_commands_in_the_docs_use_real_options():
-    options = {f"--{name.replace('_', '-')}" for name in RunConfig.model_fields} | {"--config"}
+    options = {f"--{name.replace('_', '-')}" for name in RunConfig.model_fields} | {"--config", "--dry-run"}
+    data = {f"--{name.replace('_', '-')}" for name in DataConfig.model_fields} | {
+        "--config",
+        "--html",
+        "--n",
+        "--out",
+        "--to",
+    }
     for page in PAGES:
-        for command in re.findall(r"^sprobe run .*$", page.read_text(encoding="utf-8"), re.M):
+        text = page.read_text(encoding="utf-8")
+        for command in re.findall(r"^sprobe run .*$", text, re.M):
             assert set(re.findall(r"--[a-z-]+", command)) <= options, command
+        for command in re.findall(r"^sprobe datasets .*$", text, re.M):
+            assert set(re.findall(r"--[a-z-]+", command)) <= data, command
+    named = set(re.findall(r"`(--[a-z-]+)", (ROOT / "docs/datasets.md").read_text(encoding="utf-8")))
+    assert named <= data, named - data
+
+
+def test_own_labels_example_runs(capsys):
+    (code,) = re.findall(r"```python\n(.*?)```", (ROOT / "docs/datasets.md").read_text(encoding="utf-8"), re.S)
+    exec(compile(code, "datasets.md", "exec"), {})
+    first, second = capsys.readouterr().out.splitlines()
+    assert first == "token [(3, 7), (6, 10)] document"
+    assert second == "Ada Lovelace slept (Span(start=0, end=12, label='PER'),)"
+
+
+def test_every_public_data_set_and_every_feature_count_is_in_the_docs():
+    page = (ROOT / "docs/datasets.md").read_text(encoding="utf-8")
+    for hub in HUB.values():
+        assert f"hf:{hub.name}" in page and hub.licence in page
+    counts = (ROOT / "docs/paper-features.md").read_text(encoding="utf-8")
+    for name, source in SOURCES.items():
+        assert f"## {name.replace('-', ' ')}" in counts
+        assert all(f"| `{feature}` |" in counts for feature in source.features)
 
 
 def test_every_source_and_every_run_file_is_documented():
