@@ -259,3 +259,56 @@ def test_unicode_composition_does_not_hide_a_duplicate():
     kept, audit = remove_duplicates(documents(("über alle Maßen schön", "a", True), (decomposed, "b", True)))
     assert len(kept.documents) == 1
     assert audit.duplicates_removed == 1
+
+
+def test_a_missing_label_is_no_contradiction_and_copies_complete_each_other():
+    items = (
+        Document(id="0", text="one two", group="a", labels={"y": True}),
+        Document(id="1", text="One  two", group="b", labels={"z": False}),
+        Document(id="2", text="three", group="b", labels={"y": False}),
+        Document(id="3", text="four", group="c", labels={"y": False}),
+    )
+    labelled = LabelledText(category="c", features=("y", "z"), level="document", documents=items)
+    kept, audit = remove_duplicates(labelled)
+    assert [dict(d.labels) for d in kept.documents] == [{"y": True, "z": False}, {"y": False}, {"y": False}]
+    assert audit.conflicts_removed == 0
+    assert kept.documents[0].group == kept.documents[1].group, "a text that two groups share binds their other texts"
+    assert audit.groups == 2
+
+
+def test_near_duplicates_stay_together_when_the_prescribed_split_is_not_used(words: TextTokenizer):
+    items = []
+    for i in range(60):
+        text = text_of(60, i)
+        for j, split in enumerate((Split.TRAIN, Split.TEST)):
+            twin = text if j == 0 else f"w{i} {text}"
+            items.append(Document(id=f"{i}/{j}", text=twin, group=f"{i}/{j}", labels={"y": i % 2 == 0}, split=split))
+    labelled = LabelledText(category="c", features=("y",), level="document", documents=tuple(items))
+    for split_by in ("group", "given"):
+        rules = SamplingRules(window=32, min_rows=1, split_by=split_by)
+        dataset = build_feature_dataset(labelled, words, rules, np.random.default_rng(0))
+        sides: dict[str, set[int]] = {}
+        for row in range(dataset.n_rows):
+            name = dataset.document_ids[dataset.sequence_document[dataset.row_sequence[row]]].split("/")[0]
+            sides.setdefault(name, set()).add(int(dataset.row_split[row]))
+        torn = sum(len(found) > 1 for found in sides.values())
+        assert torn == (0 if split_by == "group" else 60), "the source's own split is kept as it is, and reported"
+        assert dataset.audits["c"].near_duplicates_across_splits == (0 if split_by == "group" else 120)
+
+
+def test_balanced_documents_are_balanced_in_every_given_split(words: TextTokenizer):
+    rng = np.random.default_rng(0)
+    items = tuple(
+        Document(
+            id=str(i),
+            text=text_of(14, i),
+            group=str(i),
+            split=SPLITS[i % 3],
+            labels={"y": bool(rng.random() < (0.8 if i % 3 == 2 else 0.2))},
+        )
+        for i in range(300)
+    )
+    labelled = LabelledText(category="c", features=("y",), level="document", documents=items)
+    rules = SamplingRules(window=16, skip_first=2, min_rows=1, sampling="balanced")
+    counts = build_feature_dataset(labelled, words, rules, rng).counts(0)
+    assert all(positive == negative >= 10 for positive, negative in counts.values())

@@ -4,18 +4,18 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import numpy as np
 import polars as pl
 import pytest
 
-from sparse_probing.config import DataConfig, RunConfig, make_config, make_data_config
+from sparse_probing.config import DataConfig, RunConfig, SourceName, make_config, make_data_config
 from sparse_probing.datasets.align import TextTokenizer
 from sparse_probing.datasets.build_rows import build_feature_dataset
 from sparse_probing.datasets.dataset_folder import fingerprint, write_dataset_folder
 from sparse_probing.datasets.hugging_face import HUB
-from sparse_probing.datasets.places import is_hugging_face, own_rows
+from sparse_probing.datasets.places import is_hugging_face, rows_with_split
 from sparse_probing.datasets.rules import SamplingRules
 from sparse_probing.datasets.sources import SOURCES, BuildOptions, build_source
 from sparse_probing.errors import InputError
@@ -115,6 +115,9 @@ def test_a_dataset_folder_is_read_by_what_it_holds(tmp_path):
         ({"label_regex": ("a=x", "a=y")}, "two of the regular expressions have the same name"),
         ({"label_regex": ("x+",)}, "is not NAME=REGEX"),
         ({"template": ("{citty}",), "label": ("y",)}, "did you mean 'city'"),
+        ({"label_regex": ("a=x",), "label": ("y",)}, "--label has no meaning with --label-regex"),
+        ({"label": ("y",), "rows": "spans"}, "--rows has no meaning with whole texts"),
+        ({"label": ("y",), "source": "latex"}, "--label has no meaning with --source"),
     ],
 )
 def test_options_that_do_not_fit_are_refused(tmp_path, options, message):
@@ -152,10 +155,41 @@ def test_own_labels_from_a_hugging_face_folder_keep_its_splits_and_class_names(t
         for split, n in (("train", 8), ("test", 4))
     }
     folder = parquet_folder(tmp_path / "set", rows)
-    assert is_hugging_face(folder) and own_rows(folder)[1]
+    assert is_hugging_face(folder) and rows_with_split(folder)[1]
     labelled = read(data=folder, label=("y",))
     assert [d.split for d in labelled.documents].count("test") == 4
     assert labelled.features == ("y",)
+
+
+def test_rows_of_splits_without_labels_are_left_out(tmp_path):
+    rows = {
+        split: [{"text": f"{split} {sentence(i)}", "y": i % 2 if split != "unsupervised" else -1} for i in range(6)]
+        for split in ("train", "test")
+    }
+    folder = tmp_path / "set"
+    for split, part in (rows | {"unsupervised": [{"text": sentence(i), "y": -1} for i in range(9)]}).items():
+        (folder / split).mkdir(parents=True)
+        pl.DataFrame(part).write_ipc_stream(folder / split / "data-00000-of-00001.arrow")
+        state = {"_data_files": [{"filename": "data-00000-of-00001.arrow"}]}
+        (folder / split / "state.json").write_text(json.dumps(state))
+        (folder / split / "dataset_info.json").write_text(json.dumps({"features": {}}))
+    (folder / "dataset_dict.json").write_text(json.dumps({"splits": ["train", "test", "unsupervised"]}))
+    labelled = read(data=folder, label=("y",))
+    assert len(labelled.documents) == 12 and labelled.features == ("y",)
+    assert labelled.notes[0] == "9 rows of the split 'unsupervised' were left out."
+
+
+def test_texts_are_drawn_from_folders_and_treebanks_too(tmp_path):
+    labelled = read(
+        data=jsonl(tmp_path / "a.jsonl", [{"text": sentence(i), "y": i % 2} for i in range(20)]), label=("y",)
+    )
+    write_dataset_folder(tmp_path / "folder", labelled)
+    drawn = read(data=tmp_path / "folder", max_documents=7)
+    assert len(drawn.documents) == 7 and drawn.notes[-1] == "7 of 20 texts were drawn (seed 0)."
+
+
+def test_the_options_name_every_source():
+    assert set(get_args(SourceName)) == {*SOURCES, "demo"}
 
 
 def test_missing_validation_is_taken_from_training_groups(tmp_path, tokenizer):

@@ -65,8 +65,12 @@ def corpus(folder: Path, *texts: str) -> None:
     (folder / "train.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
 
 
+def name_of(document: Document) -> str:
+    return document.id.split("/")[0]
+
+
 def labels_of(labelled: LabelledText) -> dict[str, set[str]]:
-    return {document.group: {span.label for span in document.spans} for document in labelled.documents}
+    return {name_of(document): {span.label for span in document.spans} for document in labelled.documents}
 
 
 FACTS = """\
@@ -150,9 +154,9 @@ def test_names_that_are_no_plain_full_names_are_left_out(tmp_path: Path):
 
 
 def check_ends_in_surname(document: Document) -> None:
-    assert document.text.endswith(document.group) and document.split is None
+    assert document.text.endswith(name_of(document)) and document.split is None
     for span in document.spans:
-        assert document.text[span.start : span.end] == document.group.split(" ", 1)[1]
+        assert document.text[span.start : span.end] == name_of(document).split(" ", 1)[1]
         assert span.end == len(document.text)
 
 
@@ -179,7 +183,7 @@ def test_names_end_neutral_sentences(tmp_path: Path):
     texts: dict[str, set[str]] = {}
     for document in labelled.documents:
         check_ends_in_surname(document)
-        texts.setdefault(document.group, set()).add(document.text.removesuffix(document.group) + "{name}")
+        texts.setdefault(name_of(document), set()).add(document.text.removesuffix(name_of(document)) + "{name}")
     assert all(len(of_person) == 2 and of_person <= set(TEMPLATES) for of_person in texts.values())
     assert len({frozenset(of_person) for of_person in texts.values()}) > 1
     assert labelled.level == "span" and labelled.near_duplicates == "by_design"
@@ -191,14 +195,17 @@ def test_contexts_from_a_corpus_beside_the_facts(tmp_path: Path):
     corpus(tmp_path / "corpus", long, "x" * 3000 + ": Orla Vennick", "Nobody, Tomas Quillan")
     labelled = people(tmp_path / "facts", BuildOptions())
     real = [document for document in labelled.documents if document.source]
-    assert Counter(document.group for document in real) == {"Orla Vennick": 2, "Tomas Quill": 1}
+    assert Counter(name_of(document) for document in real) == {"Orla Vennick": 2, "Tomas Quill": 1}
     for document in real:
         check_ends_in_surname(document)
-        assert document.licence == "CC0" and 900 < len(document.text) <= 1_000 + len(document.group)
+        assert document.licence == "CC0" and 900 < len(document.text) <= 1_000 + len(name_of(document))
         assert document.text in long or document.text in "x" * 3000 + ": Orla Vennick"
         assert document.text.startswith(("word ", "xxx"))
     assert any(note.startswith("2 of 9 names were found in the corpus 'corpus' (4 places)") for note in labelled.notes)
     assert len({document.id for document in labelled.documents}) == len(labelled.documents)
+    group_of = {name_of(document): document.group for document in labelled.documents}
+    assert group_of["Orla Vennick"] == group_of["Tomas Quill"], "they stand in one document, which must be in one split"
+    assert len(set(group_of.values())) == len(group_of) - 1
     inside = tmp_path / "other"
     table(inside, "people.csv", FACTS)
     (tmp_path / "corpus").rename(inside / "corpus")
@@ -230,7 +237,7 @@ def test_the_papers_rules(tmp_path: Path):
         "Niels Abernathy": {"gender_male"},  # no birth year
         "Orla Vennick": {"gender_female", "alive_false"},
     }
-    assert labelled.documents[0].group == "Petra Halloway"  # all six cells are filled
+    assert name_of(labelled.documents[0]) == "Petra Halloway"  # all six cells are filled
     assert len(labelled.documents) == 4 and all(document.source for document in labelled.documents)
     first = people(tmp_path / "facts", BuildOptions(paper_rules=True, most=1))
     assert labels_of(first)["Orla Vennick"] == {"alive_false"}  # the class of women is full
@@ -309,7 +316,7 @@ def test_real_people(real_data: Path, tmp_path: Path):
     for document in labelled.documents:
         check_ends_in_surname(document)
         for span in document.spans:
-            groups.setdefault(span.label, set()).add(document.group)
+            groups.setdefault(span.label, set()).add(name_of(document))
     assert min(len(names) for names in groups.values()) >= 500
     assert len(groups["gender_female"]) == len(groups["alive_true"]) == 3_000
     assert {"Brett Favre", "Derrick Mason"} & groups["sport_american_football"]

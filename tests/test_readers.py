@@ -251,6 +251,10 @@ def test_pairs_are_drawn_together_whatever_the_order(seed, most, order):
     draw = lambda rows: draw_rows(  # noqa: E731
         rows, lambda row, _: str(row["text"]), ["text"], pair_column="pair", id_column="id", most=most, seed=seed
     )
+    if most < 2:
+        with pytest.raises(InputError, match=r"hold no whole pair of .*: draw more"):
+            draw(rows)
+        return
     drawn = {row.content for row in draw(rows).rows}
     assert len(drawn) <= most
     assert len(drawn) >= min(20, most - 2)

@@ -131,7 +131,8 @@ class DataConfig(BaseModel):
         """Short name of the data, for folders: that of the source, or of the file."""
         if self.source is not None or self.data is None:
             return self.source or "run"
-        return self.data.name.removeprefix("hf:").split(".")[0].replace(":", "-")
+        name = self.data.name if str(self.data).startswith("hf:") else self.data.resolve().name
+        return name.removeprefix("hf:").split(".")[0].replace(":", "-") or "run"
 
 
 class RunConfig(DataConfig):

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Sequence
-from dataclasses import replace
+from dataclasses import fields, replace
 from pathlib import Path
 from typing import Literal
 
@@ -13,8 +14,9 @@ from sparse_probing.datasets.build_rows import build_feature_dataset
 from sparse_probing.datasets.conllu import ENDINGS as CONLLU_ENDINGS
 from sparse_probing.datasets.conllu import read_conllu
 from sparse_probing.datasets.dataset_folder import is_dataset_folder, read_dataset_folder
+from sparse_probing.datasets.draw import Draw
 from sparse_probing.datasets.feature_dataset import FeatureDataset, concatenate
-from sparse_probing.datasets.labelled_text import LabelledText
+from sparse_probing.datasets.labelled_text import Document, LabelledText
 from sparse_probing.datasets.own_labels import (
     filled_templates,
     labelled_by,
@@ -23,8 +25,8 @@ from sparse_probing.datasets.own_labels import (
     labelled_tags,
     parse_labeller,
 )
-from sparse_probing.datasets.own_rows import Reading
-from sparse_probing.datasets.places import SPLIT_KEY, is_hugging_face, own_rows
+from sparse_probing.datasets.own_rows import Data, Reading
+from sparse_probing.datasets.places import SPLIT_KEY, is_hugging_face, rows_with_split
 from sparse_probing.datasets.rules import SamplingRules
 from sparse_probing.datasets.sources import BuildOptions, build_source, demo_corpus
 from sparse_probing.errors import InputError
@@ -32,17 +34,7 @@ from sparse_probing.progress import Reporter, Silent
 from sparse_probing.records import task_rng
 
 LEVELS: dict[str, Literal["token", "span"]] = {"tokens": "token", "spans": "span"}
-RULE_OPTIONS = (
-    "pooling",
-    "window",
-    "long_texts",
-    "windows_per_document",
-    "skip_first",
-    "max_rows",
-    "sampling",
-    "split_by",
-    "min_rows",
-)
+RULE_OPTIONS = tuple(field.name for field in fields(SamplingRules) if field.name in DataConfig.model_fields)
 """Options of a run that are fields of `SamplingRules`; null leaves the choice to the source, or to the default."""
 
 
@@ -58,16 +50,45 @@ def labelled_text_of(config: DataConfig, reporter: Reporter | None = None) -> li
     if config.data is None:
         raise InputError("no data named: give --data FILE with --label COLUMN, or --source NAME with --data FOLDER.")
     if config.source is not None:
+        _refuse_others(config, "--source", ())
         return [_from_source(config, config.source, config.data, reporter or Silent())]
     if config.data.is_dir() and is_dataset_folder(config.data):
-        return [read_dataset_folder(config.data)]
+        _refuse_others(config, "a dataset folder", ())
+        return [_drawn(read_dataset_folder(config.data), config)]
     if config.data.name.endswith(CONLLU_ENDINGS):
+        _refuse_others(config, "a .conllu file", ("label", "rows"))
         if not config.label:
             raise InputError(
                 f"no label named for {str(config.data)!r}: give --label upos, xpos, deprel or feats.Tense (any attribute)."
             )
-        return [read_conllu(config.data, labels=config.label, level=LEVELS[config.rows])]
+        return [_drawn(read_conllu(config.data, labels=config.label, level=LEVELS[config.rows]), config)]
     return [_own_labels(config, config.data)]
+
+
+LABEL_OPTIONS = (
+    "label", "number", "label_regex", "text_column", "spans_column", "tags_column", "tokens_column", "template", "target", "rows",
+    "group_column", "pair_column", "split_column",
+)  # fmt: skip
+"""Options that say where labels, texts and groups stand; each way of labelling reads some of them."""
+
+
+def _refuse_others(config: DataConfig, way: str, used: Sequence[str]) -> None:
+    """An option that would be ignored is a misunderstanding."""
+    for name in LABEL_OPTIONS:
+        if name not in used and getattr(config, name) != DataConfig.model_fields[name].default:
+            option = f"--{name.replace('_', '-')}"
+            raise InputError(f"{option} has no meaning with {way}: leave out one of the two.")
+
+
+def _drawn(labelled: LabelledText, config: DataConfig) -> LabelledText:
+    """At most so many documents as the options want."""
+    if config.max_documents is None or len(labelled.documents) <= config.max_documents:
+        return labelled
+    draw: Draw[None, Document] = Draw(config.max_documents, config.seed)
+    for document in labelled.documents:
+        draw.offer(None, document.id, document)
+    said = f"{config.max_documents:,} of {len(labelled.documents):,} texts were drawn (seed {config.seed})."
+    return replace(labelled, documents=tuple(d for _, d in draw.drawn()), notes=(*labelled.notes, said))
 
 
 def _from_source(config: DataConfig, name: str, place: Path, reporter: Reporter) -> LabelledText:
@@ -84,41 +105,51 @@ def _from_source(config: DataConfig, name: str, place: Path, reporter: Reporter)
 
 def _own_labels(config: DataConfig, place: Path) -> LabelledText:
     """A user's file or Hugging Face data set, labelled in the way that the options say."""
-    data, reading = place, Reading(group_column=config.group_column, most=config.max_documents, seed=config.seed)
-    reading["split_column"] = config.split_column
+    data, left_out = place, Counter[str]()
+    reading = Reading(
+        group_column=config.group_column, split_column=config.split_column, most=config.max_documents, seed=config.seed
+    )
     if is_hugging_face(place):
-        data, has_splits = own_rows(place)
+        data, has_splits, left_out = rows_with_split(place)
         reading["category"] = config.name()
         if has_splits and config.split_column is None:
             reading["split_column"] = SPLIT_KEY
-    level = LEVELS[config.rows]
+    labelled = _labelled(config, data, reading)
+    said = tuple(f"{n:,} rows of the split {name!r} were left out." for name, n in sorted(left_out.items()))
+    return replace(labelled, notes=(*said, *labelled.notes))
+
+
+def _labelled(config: DataConfig, data: Data, reading: Reading) -> LabelledText:
+    level, text, groups = LEVELS[config.rows], config.text_column, ("group_column", "split_column")
     if config.template:
+        _refuse_others(config, "--template", ("template", "label", "number", "target", *groups))
         return filled_templates(
             data, templates=config.template, labels=config.label, numbers=config.number, target=config.target, **reading
         )
     if config.label_regex:
+        _refuse_others(config, "--label-regex", ("label_regex", "text_column", "rows", *groups))
         labellers = dict(map(parse_labeller, config.label_regex))
         if len(labellers) < len(config.label_regex):
             raise InputError("two of the regular expressions have the same name: join them with |, or rename one.")
-        return labelled_by(data, labellers, text_column=config.text_column, level=level, **reading)
+        return labelled_by(data, labellers, text_column=text, level=level, **reading)
     if config.tags_column is not None:
-        return labelled_tags(
-            data, tokens_column=config.tokens_column, tags_column=config.tags_column, level=level, **reading
-        )
+        _refuse_others(config, "--tags-column", ("tags_column", "tokens_column", "rows", *groups))
+        tokens, tags = config.tokens_column, config.tags_column
+        return labelled_tags(data, tokens_column=tokens, tags_column=tags, level=level, **reading)
     if config.spans_column is not None:
-        return labelled_spans(
-            data, spans_column=config.spans_column, text_column=config.text_column, level=level, **reading
-        )
+        _refuse_others(config, "--spans-column", ("spans_column", "text_column", "rows", *groups))
+        return labelled_spans(data, spans_column=config.spans_column, text_column=text, level=level, **reading)
     if not (config.label or config.number):
         raise InputError(
-            f"no label column named for {str(place)!r}: give --label COLUMN (or --number, --spans-column, --tags-column, "
+            f"no label column named for {str(config.data)!r}: give --label COLUMN (or --number, --spans-column, --tags-column, "
             "--label-regex)."
         )
+    _refuse_others(config, "whole texts", ("label", "number", "text_column", "pair_column", *groups))
     return labelled_documents(
         data,
         labels=config.label,
         numbers=config.number,
-        text_column=config.text_column,
+        text_column=text,
         pair_column=config.pair_column,
         **reading,
     )

@@ -25,6 +25,12 @@ class Split(StrEnum):
 
 SPLITS: tuple[Split, ...] = tuple(Split)
 """Order of the integer codes in arrays and files."""
+SPLIT_WORDS: dict[str, Split] = {
+    "train": Split.TRAIN, "training": Split.TRAIN,
+    "validation": Split.VALIDATION, "valid": Split.VALIDATION, "val": Split.VALIDATION, "dev": Split.VALIDATION,
+    "test": Split.TEST, "testing": Split.TEST, "eval": Split.TEST, "evaluation": Split.TEST,
+}  # fmt: skip
+"""Words that name a split in columns and file names, in the order in which splits are read."""
 
 
 class Pooling(StrEnum):

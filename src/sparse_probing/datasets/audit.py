@@ -44,12 +44,18 @@ def text_key(text: str) -> str:
     return hashlib.blake2b(folded.encode("utf-8", "surrogatepass"), digest_size=16).hexdigest()
 
 
-def remove_duplicates(labelled: LabelledText) -> tuple[LabelledText, Audit]:
-    """One copy of each text; texts with contradicting labels are dropped entirely; groups of near duplicates become one.
+def remove_duplicates(labelled: LabelledText, *, prescribed: bool | None = None) -> tuple[LabelledText, Audit]:
+    """One copy of each text; texts with contradicting labels are dropped entirely; groups that share a text, or near duplicates,
+    become one.
 
-    Where the source prescribes splits, near duplicates in different splits stay in different groups, and are counted. Where
-    `LabelledText.near_duplicates` is `count`, groups stay; where it is `by_design`, near duplicates are not looked for.
+    Args:
+        labelled: documents. Where `LabelledText.near_duplicates` is `count`, near duplicates do not join groups; where it is
+            `by_design`, they are not looked for. A label that a copy lacks is no contradiction: copies complete each other.
+        prescribed: whether the source's own split will be kept: copies and near duplicates in different splits then stay in
+            different groups, and the latter are counted. Null: if every document has a split.
     """
+    if prescribed is None:
+        prescribed = prescribes_splits(labelled.documents)
     keys = [text_key(document.text) for document in labelled.documents]
     by_text: dict[str, list[Document]] = {}
     for key, document in zip(keys, labelled.documents, strict=True):
@@ -58,31 +64,40 @@ def remove_duplicates(labelled: LabelledText) -> tuple[LabelledText, Audit]:
     distinct = [copies[0].text for copies in by_text.values()]
     clusters = range(len(distinct)) if by_design else near_duplicate_clusters(distinct).tolist()
     cluster_of = dict(zip(by_text, clusters, strict=True))
+    joined = DisjointSet(document.group for document in labelled.documents)
     kept: list[tuple[int, Document]] = []
     conflicts = 0
     for key, copies in by_text.items():
-        if any(_labels(copy) != _labels(copies[0]) for copy in copies[1:]):
+        first = copies[0]
+        for copy in copies[1:]:
+            if not prescribed or copy.split is first.split:
+                joined.merge(first.group, copy.group)
+        if any(_contradict(first, copy) for copy in copies[1:]):
             conflicts += len(copies)
         else:
-            kept.append((cluster_of[key], copies[0]))
-    merged, group_names, splits = _merge_groups(kept, prescribed=prescribes_splits([document for _, document in kept]))
-    if labelled.near_duplicates != "group":
-        merged = [document for _, document in kept]
+            labels = {name: value for copy in copies for name, value in copy.labels.items()}
+            numbers = {name: value for copy in copies for name, value in copy.numbers.items()}
+            kept.append((cluster_of[key], replace(first, labels=labels, numbers=numbers)))
+    groups: dict[int, set[str]] = {}
+    splits: dict[int, set[Split | None]] = {}
+    representative: dict[tuple[int, Split | None], str] = {}
+    for cluster, document in kept:
+        split = document.split if prescribed else None
+        groups.setdefault(cluster, set()).add(document.group)
+        splits.setdefault(cluster, set()).add(split)
+        if labelled.near_duplicates == "group":
+            joined.merge(representative.setdefault((cluster, split), document.group), document.group)
+    merged = tuple(replace(document, group=joined[document.group]) for _, document in kept)
     audit = Audit(
         documents_read=len(labelled.documents),
         duplicates_removed=len(labelled.documents) - conflicts - len(kept),
         conflicts_removed=conflicts,
-        near_duplicates=None if by_design else sum(len(group_names[cluster]) > 1 for cluster, _ in kept),
+        near_duplicates=None if by_design else sum(len(groups[cluster]) > 1 for cluster, _ in kept),
         near_duplicates_across_splits=sum(len(splits[cluster]) > 1 for cluster, _ in kept),
         groups=len({document.group for document in merged}),
         leaked_by_random_split=_leaked(labelled.documents, [cluster_of[key] for key in keys]),
     )
-    return replace(labelled, documents=tuple(merged)), audit
-
-
-def _labels(document: Document) -> tuple[object, ...]:
-    spans = sorted((" ".join(document.text[s.start : s.end].casefold().split()), s.label) for s in document.spans)
-    return dict(document.labels), dict(document.numbers), spans  # copies may differ in white space, and so in offsets
+    return replace(labelled, documents=merged), audit
 
 
 def prescribes_splits(documents: Sequence[Document]) -> bool:
@@ -90,20 +105,15 @@ def prescribes_splits(documents: Sequence[Document]) -> bool:
     return all(document.split is not None for document in documents)
 
 
-def _merge_groups(
-    kept: Sequence[tuple[int, Document]], *, prescribed: bool
-) -> tuple[list[Document], dict[int, set[str]], dict[int, set[Split | None]]]:
-    """Documents under their merged group's name; the former group names and the prescribed splits of each cluster."""
-    joined = DisjointSet(document.group for _, document in kept)
-    first: dict[tuple[int, Split | None], str] = {}
-    groups: dict[int, set[str]] = {}
-    splits: dict[int, set[Split | None]] = {}
-    for cluster, document in kept:
-        split = document.split if prescribed else None
-        joined.merge(first.setdefault((cluster, split), document.group), document.group)
-        groups.setdefault(cluster, set()).add(document.group)
-        splits.setdefault(cluster, set()).add(split)
-    return [replace(document, group=joined[document.group]) for _, document in kept], groups, splits
+def _contradict(a: Document, b: Document) -> bool:
+    shared = any(a.labels[name] != b.labels[name] for name in a.labels.keys() & b.labels.keys())
+    shared |= any(a.numbers[name] != b.numbers[name] for name in a.numbers.keys() & b.numbers.keys())
+    return shared or _marked(a) != _marked(b)
+
+
+def _marked(document: Document) -> list[tuple[str, str]]:
+    """Labelled texts: copies may differ in white space, and so in offsets."""
+    return sorted((" ".join(document.text[s.start : s.end].casefold().split()), s.label) for s in document.spans)
 
 
 def _leaked(documents: Sequence[Document], clusters: Sequence[int]) -> int:

@@ -48,14 +48,15 @@ def build_feature_dataset(
     Raises:
         InputError: too few documents, or too few rows of a class in some split for every feature.
     """
-    labelled, audit = remove_duplicates(labelled)
+    prescribed = rules.split_by == "given" and prescribes_splits(labelled.documents)
+    labelled, audit = remove_duplicates(labelled, prescribed=prescribed)
     if audit.groups < 3:
         merged = f" Near duplicates ({audit.near_duplicates} documents) share a group." if audit.near_duplicates else ""
         raise InputError(
             f"{labelled.category} has {audit.groups} distinct document(s) or group(s): at least 3 are needed for "
             f"separate train, validation and test splits.{merged}"
         )
-    cutter = _Cutter(labelled, tokenizer, rules, rng)
+    cutter = _Cutter(labelled, tokenizer, rules, rng, prescribed=prescribed)
     for first, batch in _numbered(tokenized_batches(tokenizer, [d.text for d in labelled.documents])):
         for number, text in enumerate(batch, first):
             cutter.add(number, text)
@@ -85,9 +86,8 @@ def build_feature_dataset(
             for i, name in enumerate(labelled.numbers)
         ),
     )
-    dataset = replace(
-        dataset, row_split=split_rows(dataset, [labelled.documents[d].split for d in document], rules, rng)
-    )
+    given = [labelled.documents[d].split if prescribed else None for d in document]
+    dataset = replace(dataset, row_split=split_rows(dataset, given, rules, rng))
     features, targets, too_few = enough_rows(dataset, rules.min_rows)
     notes = (*labelled.notes, *cutter.notes(), *too_few)
     dataset = _without_idle_rows(dataset, features, targets)
@@ -123,9 +123,16 @@ class _Cutter:
     """Cuts one text after the other into sequences and candidate rows, then samples among the rows."""
 
     def __init__(
-        self, labelled: LabelledText, tokenizer: TextTokenizer, rules: SamplingRules, rng: np.random.Generator
+        self,
+        labelled: LabelledText,
+        tokenizer: TextTokenizer,
+        rules: SamplingRules,
+        rng: np.random.Generator,
+        *,
+        prescribed: bool,
     ) -> None:
         self.labelled, self.tokenizer, self.rules, self.rng = labelled, tokenizer, rules, rng
+        self.prescribed = prescribed
         self.sequences = Sequences([], [], [], [])
         self.alignment = Alignment(tokens=0, unknown_tokens=0)
         self._unknown = tokenizer.unknown_id()
@@ -272,15 +279,16 @@ class _Cutter:
         labels = [self.labelled.documents[d].labels for d in document]
         positive = np.array([[row.get(f, False) for f in self.labelled.features] for row in labels], dtype=bool)
         eligible = np.array([[f in row for f in self.labelled.features] for row in labels], dtype=bool)
-        return positive.reshape(shape), sample_documents(
-            positive.reshape(shape), eligible.reshape(shape), self.rules, self.rng
-        )
+        positive, eligible = positive.reshape(shape), eligible.reshape(shape)
+        for part, _ in self._shares(document):
+            eligible[part] = sample_documents(positive[part], eligible[part], self.rules, self.rng)
+        return positive, eligible
 
     def _shares(self, document: np.ndarray) -> list[tuple[np.ndarray, float]]:
         """Rows that are sampled together, with their share of `max_rows`: each prescribed split has its own, so that a small test
         split does not end up with a handful of positives.
         """
-        if self.rules.split_by != "given" or not prescribes_splits(self.labelled.documents):
+        if not self.prescribed:
             return [(np.ones(len(document), dtype=bool), 1.0)]
         splits = np.array([SPLITS.index(d.split) for d in self.labelled.documents if d.split is not None])[document]
         fractions = np.array(self.rules.fractions)

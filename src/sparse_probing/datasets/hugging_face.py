@@ -17,14 +17,9 @@ import polars as pl
 
 from sparse_probing.datasets.readers import Row, check_column, iter_rows
 from sparse_probing.errors import InputError, PrerequisiteError
+from sparse_probing.records import SPLIT_WORDS
 
 PREFIX = "hf:"
-SPLIT_WORDS = {
-    "train": "train", "training": "train",
-    "validation": "validation", "valid": "validation", "val": "validation", "dev": "validation",
-    "test": "test", "testing": "test", "eval": "test", "evaluation": "test",
-}  # fmt: skip
-"""Words that name a split in file names and on the hub, in the order in which splits are read."""
 BATCH = 1_000
 
 

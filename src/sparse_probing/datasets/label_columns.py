@@ -69,6 +69,11 @@ def label_column(
     words = [_word(name, value, row) for value, row in zip(values, rows, strict=True)]
     counts = Counter(words)
     keys = {word: _key(word) for word in counts}
+    numeric = [key for key in keys.values() if key not in MISSING_WORDS]
+    if all(_number(key) is not None for key in numeric) and not all(key in TRUE_WORDS | FALSE_WORDS for key in numeric):
+        keys = {
+            word: key if key in MISSING_WORDS else f"{float(key):.15g}" for word, key in keys.items()
+        }  # 1 and 1.0 are one
     missing = {word: count for word, count in counts.items() if keys[word] in MISSING_WORDS}
     present = {word: count for word, count in counts.items() if word not in missing}
     kinds = {keys[word] for word in present}
@@ -224,7 +229,12 @@ def label_columns(
     )
 
 
-def _unbroken(value: str, where: str) -> str:
+def unbroken(value: str, where: str) -> str:
+    """The text itself.
+
+    Raises:
+        InputError: it holds half of a surrogate pair, which no tokenizer takes.
+    """
     try:
         value.encode()
     except UnicodeEncodeError as error:
@@ -243,7 +253,7 @@ def text_cell(row: Mapping[str, object], column: str, where: str) -> str | None:
         return None
     if not isinstance(value, str):
         raise InputError(f"{where}: column {column!r} holds {str(value)[:60]!r}, a {type(value).__name__} and no text.")
-    return _unbroken(value, where)
+    return unbroken(value, where)
 
 
 def list_cell(row: Mapping[str, object], column: str, what: str, where: str) -> list[Any]:
@@ -312,7 +322,7 @@ def word_of(word: object, where: str) -> str:
     """A word of a list of words."""
     if not isinstance(word, str):
         raise InputError(f"{where}: {word!r} is among the words and is no text.")
-    return _unbroken(word, where)
+    return unbroken(word, where)
 
 
 def tag_of(tag: object, names: Sequence[str] | None, where: str) -> str:

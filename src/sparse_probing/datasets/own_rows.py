@@ -12,11 +12,13 @@ from sparse_probing.datasets.draw import Draw, priority
 from sparse_probing.datasets.label_columns import is_blank
 from sparse_probing.datasets.readers import Row, check_column, iter_rows, stem
 from sparse_probing.errors import InputError
-from sparse_probing.records import Split
+from sparse_probing.records import SPLIT_WORDS, Split
 
 Data = Path | str | Iterable[Row | str]
 """Path of a data file, or rows in memory (a row that is a mere string is a text)."""
 Content = TypeVar("Content")
+SHOWN_ROWS = 5
+"""Rows that a note names."""
 
 
 class Reading(TypedDict, total=False):
@@ -92,16 +94,17 @@ def draw_rows(  # noqa: D417 - the other arguments are those of Reading
     rows = iter_rows(path) if path else cast(Iterable[Row | str], data)
     group_column = group_column or pair_column
     known: dict[str, None] = {}
-    draw: Draw[None, DrawnRow[Content]] = Draw(most, seed)
+    draw: Draw[None, DrawnRow[Content]] = Draw(most + 1 if most and pair_column else most, seed)
     left_out: list[int] = []
-    number = 0
+    number = n_left_out = 0
     for number, given in enumerate(rows, 1):
         row: Row = {"text": given} if isinstance(given, str) else given
         known.update(dict.fromkeys(row))
         place = f"{where}, row {number}"
         content = parse(row, place)
         if content is None:
-            left_out.append(number)
+            n_left_out += 1
+            left_out += [number] if n_left_out <= SHOWN_ROWS else []
             continue
         name, group = (_name(row.get(column)) if column else None for column in (id_column, group_column))
         split = _split(row, split_column, known, place) if split_column else None
@@ -111,20 +114,22 @@ def draw_rows(  # noqa: D417 - the other arguments are those of Reading
         raise InputError(f"{where} holds no rows.")
     for column_name in filter(None, (*columns, group_column, id_column, split_column)):
         check_column(column_name, known, where)
-    if len(left_out) == number:
+    if n_left_out == number:
         raise InputError(f"{where}: none of the {number:,} rows has {lacking}.")
     kept = [row for _, row in draw.drawn()]
-    if pair_column and draw.offered[None] > len(kept):  # the last pair that was drawn may be torn
+    if pair_column and most is not None and len(kept) > most:  # the last pair that was drawn may be torn
         last = max((row.group or row.id for row in kept), key=lambda name: (priority(seed, name), name))
         kept = [row for row in kept if (row.group or row.id) != last]
+        if not kept:
+            raise InputError(f"{most} rows hold no whole pair of {where}: draw more.")
     twice = next((name for name, count in Counter(row.id for row in kept).items() if count > 1), None)
     if twice is not None:
         both = ", ".join(str(row.number) for row in kept if row.id == twice)
         raise InputError(f"{where} has the id {twice!r} more than once (rows {both}): name another id column, or none.")
     notes: list[str] = []
     if left_out:
-        shown = ", ".join(map(str, left_out[:5])) + (", ..." if len(left_out) > 5 else "")
-        notes.append(f"{len(left_out):,} of {number:,} rows have no {lacking} and were left out: rows {shown}.")
+        shown = ", ".join(map(str, left_out)) + (", ..." if n_left_out > len(left_out) else "")
+        notes.append(f"{n_left_out:,} of {number:,} rows have no {lacking} and were left out: rows {shown}.")
     if len(kept) < draw.offered[None]:
         notes.append(f"{len(kept):,} of {draw.offered[None]:,} rows with {lacking} were drawn (seed {seed}).")
     alone = sum(row.group is None for row in kept) if group_column else 0
@@ -140,7 +145,6 @@ def _name(value: object) -> str | None:
 def _split(row: Row, column: str, known: Collection[str], where: str) -> Split:
     check_column(column, known, where)
     word = str(row.get(column)).strip().lower()
-    try:
-        return Split({"valid": "validation", "dev": "validation"}.get(word, word))
-    except ValueError:
-        raise InputError(f"{where}: split {word!r} is not train, validation (valid, dev) or test.") from None
+    if word not in SPLIT_WORDS:
+        raise InputError(f"{where}: split {word!r} is not train, validation (valid, val, dev) or test (eval).")
+    return SPLIT_WORDS[word]

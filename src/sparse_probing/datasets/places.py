@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterator
 from itertools import chain
 from pathlib import Path
@@ -18,9 +19,10 @@ from sparse_probing.datasets.hugging_face import (
     parse_hub_name,
 )
 from sparse_probing.datasets.readers import Row
+from sparse_probing.records import SPLITS
 
 SPLIT_KEY = "split"
-"""Column under which `own_rows` gives the split, where the data set has several."""
+"""Column under which `rows_with_split` gives the split, where the data set has several."""
 
 
 def is_hugging_face(place: Path) -> bool:
@@ -54,12 +56,24 @@ def source_rows(place: Path, hub: HubDataset) -> Iterator[tuple[str | None, Row]
     return rows if set(hub.columns) <= set(first[1]) else mapped(rows, hub.columns, VALUES)
 
 
-def own_rows(place: Path) -> tuple[Iterator[Row], bool]:
-    """Rows for a user's own labels, and whether each carries its split under `SPLIT_KEY`."""
+def rows_with_split(place: Path) -> tuple[Iterator[Row], bool, Counter[str]]:
+    """Rows for a user's own labels; whether each carries its split under `SPLIT_KEY`; and, once they are read, how many rows of
+    which other splits (`unsupervised`, `validation_mismatched`) were left out.
+    """
     rows = place_rows(place)
     first = next(rows, None)
+    left_out: Counter[str] = Counter()
     if first is None:
-        return iter(()), False
-    has_splits = first[0] in ("train", "validation", "test")
-    together = chain([first], rows)
-    return ((row | {SPLIT_KEY: split} if has_splits else row) for split, row in together), has_splits
+        return iter(()), False, left_out
+    has_splits = first[0] is not None
+
+    def wanted() -> Iterator[Row]:
+        for split, row in chain([first], rows):
+            if not has_splits:
+                yield row
+            elif split in SPLITS:
+                yield row | {SPLIT_KEY: str(split)}
+            else:
+                left_out[str(split)] += 1
+
+    return wanted(), has_splits, left_out

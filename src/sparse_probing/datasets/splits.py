@@ -140,9 +140,12 @@ def enough_rows(dataset: FeatureDataset, least: int) -> tuple[list[int], list[in
         else:
             targets.append(t)
     if not (features or targets):
+        usable = dataset.eligible.any(axis=1)
+        empty = [s.value for i, s in enumerate(SPLITS) if not (usable & (dataset.row_split == i)).any()]
+        way_out = f" No labelled row is in the {empty[0]} split: --split-by group draws a split anew." if empty else ""
         category = dataset.categories[0] if dataset.categories else dataset.targets[0].category
         raise InputError(
             f"{said[0]} ({category}); at least {least} of each are needed in every split. "
-            "Add labelled documents (or groups; near duplicates count as one group), or lower --min-rows."
+            f"Add labelled documents (or groups; near duplicates count as one group), or lower --min-rows.{way_out}"
         )
     return features, targets, tuple(f"{text}; at least {least} are needed: left out." for text in said)

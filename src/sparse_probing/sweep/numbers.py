@@ -27,18 +27,12 @@ def plan_numbers(dataset: FeatureDataset, layers: Sequence[int], *, random_model
     """One task per layer and number, for the model and for its untrained twin.
 
     Raises:
-        InputError: a number that is infinite, or the same in all rows of a split.
+        InputError: a number that is infinite.
     """
     for target in dataset.targets:
         known = ~np.isnan(target.values)
         if not np.isfinite(target.values[known]).all():
             raise InputError(f"number {target.name!r} of {target.category} is infinite in some row: mend or empty it.")
-        for s, split in enumerate(SPLITS):
-            if len(np.unique(target.values[known & (dataset.row_split == s)])) < 2:
-                raise InputError(
-                    f"number {target.name!r} of {target.category} is the same in all {split.value} rows, so there is nothing to "
-                    "predict: leave it out, or add texts with other values."
-                )
     return [
         NumberTask(layer=layer, target=t, random_model=twin)
         for twin in ([False, True] if random_model else [False])

@@ -131,7 +131,8 @@ def checks(sheet: dict[str, Any]) -> list[Line]:
                 }
             )
         elif sheet["near_duplicates"] == "group":
-            say(n, MENDED, f"{alike}: kept in one split.", "No near copies.")
+            together = not (audit["near_duplicates_across_splits"] or split["leaking_groups"])
+            say(n, MENDED, f"{alike}: kept in one {'split' if together else 'group'}.", "No near copies.")
         else:
             say(n, LOOK, f"{alike}, and may lie in another split (pairs stay together).", "No near copies.")
         n = audit["near_duplicates_across_splits"]

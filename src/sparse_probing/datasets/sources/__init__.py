@@ -34,31 +34,27 @@ _COMPOUNDS = tuple("-".join(pair) for pair in compound_words.PAPER_PAIRS)
 SOURCES: dict[str, Source] = {
     source.name: source
     for source in (
-        Source("part-of-speech", part_of_speech.part_of_speech, "treebank", part_of_speech.FEATURES, "1.2"),
-        Source("dependencies", dependencies.dependencies, "treebank", dependencies.FEATURES, "1.2"),
-        Source("morphology", morphology.morphology, "treebank", morphology.FEATURES, "1.2"),
+        Source("part-of-speech", part_of_speech.part_of_speech, "treebank", part_of_speech.FEATURES),
+        Source("dependencies", dependencies.dependencies, "treebank", dependencies.FEATURES),
+        Source("morphology", morphology.morphology, "treebank", morphology.FEATURES),
         Source(
             "programming-language",
             programming_language.programming_language,
             "corpus",
             programming_language.PAPER_LANGUAGES,
-            "1.3",
         ),
-        Source(
-            "natural-language", natural_language.natural_language, "corpus", natural_language.PAPER_LANGUAGES, "1.4"
-        ),
-        Source("kind-of-text", kind_of_text.kind_of_text, "corpus", tuple(kind_of_text.PAPER_KINDS), "1.5"),
-        Source("text-features", text_features.text_features, "corpus", tuple(text_features.PATTERNS), "1.6"),
-        Source("compound-words", compound_words.compound_words, "corpus", _COMPOUNDS, "1.7"),
-        Source("latex", latex.latex, "corpus", LATEX_FEATURES, "1.8"),
-        Source("people", people.people, "people", people.FEATURES, "1.9"),
-        Source("relations", relations.relations, "relations", (), "1.10", "true or false completion; each relation"),
+        Source("natural-language", natural_language.natural_language, "corpus", natural_language.PAPER_LANGUAGES),
+        Source("kind-of-text", kind_of_text.kind_of_text, "corpus", tuple(kind_of_text.PAPER_KINDS)),
+        Source("text-features", text_features.text_features, "corpus", tuple(text_features.PATTERNS)),
+        Source("compound-words", compound_words.compound_words, "corpus", _COMPOUNDS),
+        Source("latex", latex.latex, "corpus", LATEX_FEATURES),
+        Source("people", people.people, "people", people.FEATURES),
+        Source("relations", relations.relations, "relations", (), "true or false completion; each relation"),
         Source(
             "sequence-position",
             sequence_position.sequence_position,
             "corpus",
             (),
-            "1.10",
             "numbers: position, log2_position",
         ),
     )

@@ -14,12 +14,12 @@ from sparse_probing.datasets.readers import iter_rows
 from sparse_probing.datasets.sources.corpus import (
     PAPER_FRACTIONS,
     PROGRESS_STEP,
-    SPLIT_NAMES,
     corpus_document,
     corpus_rows,
 )
 from sparse_probing.datasets.sources.source import BuildOptions
 from sparse_probing.errors import InputError
+from sparse_probing.records import SPLIT_WORDS
 
 Pair = tuple[str, str]
 
@@ -166,7 +166,7 @@ def contexts_rows(path: Path, options: BuildOptions) -> Iterator[Document]:
                 f"{path}, row {number}: a context needs 'compound', 'kind' ({', '.join(KINDS)}) and a 'text' that ends with "
                 f"its 'target'; got kind {kind!r} and target {target!r}."
             )
-        split = None if options.paper_rules else SPLIT_NAMES.get(str(row.get("split")))
+        split = None if options.paper_rules else SPLIT_WORDS.get(str(row.get("split")))
         label = _label("-".join(compound.lower().split()), KINDS[kind])
         span = Span(len(text) - len(target), len(text), label)
         document = corpus_document(row, split, number, spans=(span,))

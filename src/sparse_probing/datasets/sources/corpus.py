@@ -13,19 +13,13 @@ from pathlib import Path
 from typing import Any
 
 from sparse_probing.datasets.draw import Draw
+from sparse_probing.datasets.label_columns import unbroken
 from sparse_probing.datasets.labelled_text import Document, LabelledText
 from sparse_probing.datasets.readers import Row, iter_rows
 from sparse_probing.datasets.sources.source import BuildOptions
 from sparse_probing.errors import InputError
-from sparse_probing.records import Split
+from sparse_probing.records import SPLIT_WORDS, Split
 
-SPLIT_NAMES: dict[str, Split] = {
-    "train": Split.TRAIN,
-    "valid": Split.VALIDATION,
-    "validation": Split.VALIDATION,
-    "dev": Split.VALIDATION,
-    "test": Split.TEST,
-}
 ENDINGS = (".jsonl", ".jsonl.zst", ".jsonl.gz")
 PROGRESS_STEP = 1_000
 CHARACTERS_PER_TOKEN = 6
@@ -41,7 +35,7 @@ def corpus_rows(place: Path, options: BuildOptions) -> Iterator[tuple[Split | No
         InputError: no folder, no `.jsonl` file in it, or a row without text.
     """
     if options.rows is not None:
-        yield from _checked(((SPLIT_NAMES.get(str(name)), row) for name, row in options.rows()), str(place), options)
+        yield from _checked(((SPLIT_WORDS.get(str(name)), row) for name, row in options.rows()), str(place), options)
         return
     files = sorted(path for path in place.glob("*.jsonl*") if path.name.endswith(ENDINGS)) if place.is_dir() else []
     if not files:
@@ -49,9 +43,13 @@ def corpus_rows(place: Path, options: BuildOptions) -> Iterator[tuple[Split | No
             f"folder {str(place)!r} holds no .jsonl file (.zst, .gz): name a corpus folder (docs/datasets.md, sources)."
         )
     for path in sorted(
-        files, key=lambda path: (list(SPLIT_NAMES).index(_stem(path)) if _stem(path) in SPLIT_NAMES else 9, path)
+        files,
+        key=lambda path: (
+            list(SPLIT_WORDS).index(_stem(path)) if _stem(path) in SPLIT_WORDS else len(SPLIT_WORDS),
+            path,
+        ),
     ):
-        split = SPLIT_NAMES.get(_stem(path))
+        split = SPLIT_WORDS.get(_stem(path))
         yield from _checked(((split, row) for row in iter_rows(path)), str(path), options)
 
 
@@ -60,8 +58,10 @@ def _checked(
 ) -> Iterator[tuple[Split | None, Row]]:
     number = 0
     for number, (split, row) in enumerate(rows, 1):
-        if not isinstance(row.get("text"), str):
+        text = row.get("text")
+        if not isinstance(text, str):
             raise InputError(f"{where}, row {number} has no text: a corpus row needs the field 'text'.")
+        unbroken(text, f"{where}, row {number}")
         yield split, row
         if number % PROGRESS_STEP == 0:
             options.progress(PROGRESS_STEP)
@@ -74,7 +74,7 @@ def _stem(path: Path) -> str:
 
 def corpus_document(row: Row, split: Split | None, number: int, **fields: Any) -> Document:
     """A row as a document; rows without `doc` are documents of their own, rows without `id` are numbered."""
-    name = str(row.get("id", number))
+    name = str(number if row.get("id") is None else row["id"])
     return Document(
         id=name,
         text=str(row["text"]),

@@ -19,12 +19,13 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+
+from scipy.cluster.hierarchy import DisjointSet
 
 from sparse_probing.datasets.draw import Draw, priority
 from sparse_probing.datasets.labelled_text import Document, LabelledText, Span
-from sparse_probing.datasets.readers import Row, iter_rows
-from sparse_probing.datasets.sources.corpus import ENDINGS, PAPER_FRACTIONS, PROGRESS_STEP, corpus_rows
+from sparse_probing.datasets.readers import iter_rows
+from sparse_probing.datasets.sources.corpus import ENDINGS, PAPER_FRACTIONS, PROGRESS_STEP, corpus_document, corpus_rows
 from sparse_probing.datasets.sources.name_search import NameIndex
 from sparse_probing.datasets.sources.source import BuildOptions
 from sparse_probing.errors import InputError
@@ -86,6 +87,8 @@ class _Person:
 class _Context:
     id: str
     text: str
+    document: str | None = None
+    """Document of the corpus that it was cut from."""
     source: str | None = None
     licence: str | None = None
 
@@ -145,12 +148,15 @@ def people(place: Path, options: BuildOptions) -> LabelledText:
         raise InputError(
             f"the people in {str(place)!r} have no property of which two classes are known: {'; '.join(notes)}"
         )
+    groups = _groups({name: contexts[name] for name in labels})
     return LabelledText(
         category="facts about people",
         features=tuple(features),
         level="span",
         documents=tuple(
-            _document(name, context, of_person) for name, of_person in labels.items() for context in contexts[name]
+            _document(name, groups[name], context, of_person)
+            for name, of_person in labels.items()
+            for context in contexts[name]
         ),
         contrasts=contrasts,
         near_duplicates="by_design",
@@ -159,12 +165,23 @@ def people(place: Path, options: BuildOptions) -> LabelledText:
     )
 
 
-def _document(name: str, context: _Context, labels: Sequence[str]) -> Document:
+def _groups(contexts: Mapping[str, Sequence[_Context]]) -> dict[str, str]:
+    """People who stand in the same document of the corpus share a group, so that the document is in one split."""
+    joined = DisjointSet(contexts)
+    first: dict[str, str] = {}
+    for name, found in contexts.items():
+        for context in found:
+            if context.document is not None:
+                joined.merge(first.setdefault(context.document, name), name)
+    return {name: joined[name] for name in contexts}
+
+
+def _document(name: str, group: str, context: _Context, labels: Sequence[str]) -> Document:
     surname = len(context.text) - len(name) + name.index(" ") + 1  # all that follows the first space, as in the paper
     return Document(
         id=f"{name}/{context.id}",
         text=context.text,
-        group=name,
+        group=group,
         spans=tuple(Span(surname, len(context.text), label) for label in labels),
         source=context.source,
         licence=context.licence,
@@ -313,12 +330,14 @@ def _contexts(corpus: Path, names: Sequence[str], options: BuildOptions, notes: 
     draw: Draw[str, _Context] = Draw(1 if options.paper_rules else CONTEXTS_PER_PERSON, options.seed)
     for number, (_, row) in enumerate(corpus_rows(corpus, options)):
         text, seen = str(row["text"]), set[int]()
+        origin = corpus_document(row, None, number)
         for start, name in search.find(text):
             if options.paper_rules and group_of[name] in seen:
                 continue
             seen.add(group_of.get(name, 0))
-            key = f"{row.get('id', number)}:{start}"
-            draw.offer(name, key, _Context(key, _ending(text, start) + name, **_origin(row)))
+            key = f"{origin.id}:{start}"
+            context = _Context(key, _ending(text, start) + name, origin.group, origin.source, origin.licence)
+            draw.offer(name, key, context)
     found: dict[str, list[_Context]] = {}
     for name, context in draw.drawn():
         if not options.paper_rules or draw.offered[name] >= PAPER_REPEATS:
@@ -335,7 +354,3 @@ def _ending(text: str, end: int) -> str:
     if begin and not text[begin - 1].isspace():
         begin = next((i + 1 for i in range(begin, end) if text[i].isspace()), begin)
     return text[begin:end]
-
-
-def _origin(row: Row) -> dict[str, Any]:
-    return {"source": row.get("source"), "licence": row.get("license")}

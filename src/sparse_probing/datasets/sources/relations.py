@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from sparse_probing.datasets.draw import Draw, priority
+from sparse_probing.datasets.label_columns import unbroken
 from sparse_probing.datasets.labelled_text import Document, LabelledText, Span
 from sparse_probing.datasets.readers import Row, iter_rows
 from sparse_probing.datasets.sources.corpus import ENDINGS, PAPER_FRACTIONS, PROGRESS_STEP
@@ -173,7 +174,7 @@ def _text(row: Row, field: str, where: str) -> str:
     value = row.get(field)
     if not isinstance(value, str) or not value.strip():
         raise InputError(f"{where} has no {field!r}: a fact needs it (docs/datasets.md, sources).")
-    return value
+    return unbroken(value, where)
 
 
 def _feature(relation: str) -> str:

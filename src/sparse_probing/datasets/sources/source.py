@@ -38,7 +38,5 @@ class Source(NamedTuple):
     """Name of the folder layout in docs/datasets.md."""
     features: tuple[str, ...]
     """The paper's features, as this source names them."""
-    paper: str
-    """Section of the data description that is followed."""
     also: str = ""
     """What it builds besides, or instead."""

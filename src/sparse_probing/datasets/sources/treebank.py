@@ -29,9 +29,8 @@ from sparse_probing.datasets.labelled_text import Document, LabelledText
 from sparse_probing.datasets.readers import iter_rows
 from sparse_probing.datasets.sources.source import BuildOptions
 from sparse_probing.errors import InputError
-from sparse_probing.records import Split
+from sparse_probing.records import SPLIT_WORDS, Split
 
-FILE_SPLITS = {"-train": Split.TRAIN, "-dev": Split.VALIDATION, "-test": Split.TEST}
 MOST_DOCUMENTS = 5_000
 """About a million words of web text; English-EWT has 1,174 documents."""
 
@@ -53,13 +52,6 @@ _ENDING = re.compile(r"\.(conllu|parquet|jsonl)(\.gz|\.zst)?$")
 _EWT_SENTENCE = re.compile(r".+-[0-9]{4}", re.DOTALL)
 
 ROW_ENDINGS = (".parquet", ".jsonl", ".jsonl.gz", ".jsonl.zst")
-ROW_SPLITS = {
-    "train": Split.TRAIN,
-    "valid": Split.VALIDATION,
-    "validation": Split.VALIDATION,
-    "dev": Split.VALIDATION,
-    "test": Split.TEST,
-}
 ROW_COLUMNS = ("tokens", "lemmas", "upos", "xpos", "feats", "head", "deprel", "misc")
 UPOS_CODES = (
     "NOUN", "PUNCT", "ADP", "NUM", "SYM", "SCONJ", "ADJ", "PART", "DET", "CCONJ", "PROPN", "PRON", "X", "_", "ADV", "INTJ",
@@ -82,7 +74,7 @@ def treebank_documents(place: Path, options: BuildOptions, label: Labeller) -> I
     if options.rows is not None:
         for name, rows in groupby(options.rows(), key=lambda pair: pair[0]):
             yield from treebank_documents_from_rows(
-                (row for _, row in rows), ROW_SPLITS.get(str(name)), options, label, f"{place.name}:{name}"
+                (row for _, row in rows), SPLIT_WORDS.get(str(name)), options, label, f"{place.name}:{name}"
             )
         return
     files: dict[str, Path] = {}
@@ -97,10 +89,10 @@ def treebank_documents(place: Path, options: BuildOptions, label: Labeller) -> I
         )
     for stem, path in files.items():
         if path.name.endswith(ENDINGS):
-            split = next((split for end, split in FILE_SPLITS.items() if stem.endswith(end)), None)
+            split = SPLIT_WORDS.get(stem.rsplit("-", 1)[-1])
             yield from _documents(sentences(path), stem, options, label, split, path.name)
         else:
-            split = next((split for start, split in ROW_SPLITS.items() if stem.startswith(start)), None)
+            split = SPLIT_WORDS.get(re.split(r"[^a-z]", stem)[0])
             yield from treebank_documents_from_rows(iter_rows(path), split, options, label, path.name)
 
 
