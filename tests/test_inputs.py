@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, get_args
 
@@ -21,6 +22,7 @@ from sparse_probing.datasets.sources import SOURCES, BuildOptions, build_source
 from sparse_probing.errors import InputError
 from sparse_probing.inputs import labelled_text_of
 from sparse_probing.records import Pooling
+from sparse_probing.sweep.text_baseline import TextOnly
 
 WORDS = [
     "river",
@@ -116,7 +118,8 @@ def test_a_dataset_folder_is_read_by_what_it_holds(tmp_path):
         ({"label_regex": ("x+",)}, "is not NAME=REGEX"),
         ({"template": ("{citty}",), "label": ("y",)}, "did you mean 'city'"),
         ({"label_regex": ("a=x",), "label": ("y",)}, "--label has no meaning with --label-regex"),
-        ({"label": ("y",), "rows": "spans"}, "--rows has no meaning with whole texts"),
+        ({"label": ("y",), "rows": "spans"}, "--rows needs labelled characters: --spans-column"),
+        ({"label": ("y",), "target": "city"}, "--target needs --template"),
         ({"label": ("y",), "source": "latex"}, "--label has no meaning with --source"),
     ],
 )
@@ -313,3 +316,55 @@ def test_recommended_rules_give_way_to_the_users():
         {"pooling": "max", "window": 128, "fractions": [0.5, 0.2, 0.3]}, {"window": 64, "skip_first": None}
     )
     assert (rules.pooling, rules.window, rules.fractions, rules.skip_first) == (Pooling.MAX, 64, (0.5, 0.2, 0.3), 10)
+
+
+# ---- what a stranger met -------------------------------------------------------------------------------------------
+
+
+def test_semicolons_of_a_spreadsheet_are_separators(tmp_path):
+    path = tmp_path / "excel.csv"
+    path.write_text("text;y\n" + "".join(f"{sentence(i)}, and so on;{i % 2}\n" for i in range(6)), encoding="utf-8")
+    labelled = read(data=path, label=("y",))
+    assert labelled.documents[0].text.endswith(", and so on") and len(labelled.documents) == 6
+
+
+def test_texts_that_end_within_the_skipped_tokens_are_counted(tmp_path, tokenizer):
+    rows = [{"text": "ok " + WORDS[i % 16] if i % 2 else sentence(i), "y": i % 4 < 2} for i in range(60)]
+    labelled = read(data=jsonl(tmp_path / "a.jsonl", rows), label=("y",))
+    bpe = TextTokenizer(backend=tokenizer.backend_tokenizer, bos_id=0)
+    dataset = build_feature_dataset(labelled, bpe, SamplingRules(skip_first=20, min_rows=1), np.random.default_rng(0))
+    (note,) = [note for note in dataset.notes["a"] if "give no row" in note]
+    short = len(dataset.document_ids) - 30  # every long text is there; copies of the short ones were removed
+    assert note.startswith(f"{short} of {len(dataset.document_ids)} texts: they end within the first 20 tokens")
+
+
+def test_labelled_words_at_the_start_of_a_text_are_rows(tmp_path, tokenizer):
+    rows = [
+        {"tokens": ["x", "Ada", *sentence(i, 12).split()], "ner_tags": ["O", "B-PER"] + ["O"] * 12} for i in range(30)
+    ]
+    labelled = read(data=jsonl(tmp_path / "a.jsonl", rows), tags_column="ner_tags")
+    bpe = TextTokenizer(backend=tokenizer.backend_tokenizer, bos_id=None)
+    rules = SamplingRules().adapted(labelled.rules, {"min_rows": 1})
+    assert build_feature_dataset(labelled, bpe, rules, np.random.default_rng(0)).features == ("PER",)
+    with pytest.raises(InputError, match="feature 'PER' has 0 positive"):
+        build_feature_dataset(labelled, bpe, replace(rules, skip_first=10), np.random.default_rng(0))
+
+
+def test_a_folder_without_a_data_set_names_those_inside(tmp_path):
+    labelled = read(
+        data=jsonl(tmp_path / "a.jsonl", [{"text": sentence(i), "y": i % 2} for i in range(8)]), label=("y",)
+    )
+    write_dataset_folder(tmp_path / "sets" / "one", labelled)
+    with pytest.raises(InputError, match=r"is no data set .*it holds .*one"):
+        read(data=tmp_path / "sets")
+    with pytest.raises(InputError, match="does not exist: check the path"):
+        read(data=tmp_path / "nowhere")
+
+
+def test_the_text_only_baseline_reads_the_skipped_tokens_which_the_model_has_read(tmp_path, tokenizer):
+    rows = [{"text": f"A {['bad', 'good'][i % 2]} day. {sentence(i, 40)}", "y": i % 2} for i in range(80)]
+    labelled = read(data=jsonl(tmp_path / "a.jsonl", rows), label=("y",))
+    bpe = TextTokenizer(backend=tokenizer.backend_tokenizer, bos_id=0)
+    dataset = build_feature_dataset(labelled, bpe, SamplingRules(skip_first=10), np.random.default_rng(0))
+    scored, threshold = TextOnly(dataset).score(0)
+    assert ((scored.score > threshold) == scored.positive).all()

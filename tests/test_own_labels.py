@@ -14,7 +14,6 @@ from hypothesis import strategies as st
 from sparse_probing.datasets.label_columns import LabelColumn, decode_tags, label_column
 from sparse_probing.datasets.labelled_text import LabelledText
 from sparse_probing.datasets.own_labels import (
-    filled_templates,
     labelled_by,
     labelled_documents,
     labelled_spans,
@@ -22,6 +21,7 @@ from sparse_probing.datasets.own_labels import (
     parse_labeller,
 )
 from sparse_probing.datasets.readers import Row
+from sparse_probing.datasets.templates import filled_templates
 from sparse_probing.errors import InputError
 from sparse_probing.records import Split
 
@@ -112,8 +112,9 @@ def test_numbers_among_words_are_told():
 @pytest.mark.parametrize(
     ("values", "message"),
     [
-        ([f"id {i}" for i in range(10_000)], r"has 10,000 different values; at most 200 .* Name another column"),
-        ([f"id {i}" for i in range(201)], r"has 201 different values"),
+        ([f"id {i}" for i in range(10_000)], r"10,000 values in 10,000 labelled rows: it names rows and is no label"),
+        ([f"id {i}" for i in range(10_000)] * 2, r"has 10,000 different values; at most 200 .* Name another column"),
+        ([f"id {i}" for i in range(201)] * 3, r"has 201 different values"),
         ([None, "", "nan"], r"label column 'c' is empty in every row"),
         (["A", "a ", None], r"holds one class only \('a' in every labelled row\)"),
         (["yes", "1", True], r"holds one class only"),
@@ -127,7 +128,7 @@ def test_columns_that_cannot_be_labels(values, message):
 
 
 def test_two_hundred_categories_are_enough_for_anyone():
-    assert len(label_column("c", [f"id {i}" for i in range(200)]).features) == 200
+    assert len(label_column("c", [f"id {i}" for i in range(200)] * 2).features) == 200
 
 
 def test_a_word_in_a_column_of_numbers_names_its_row():
@@ -287,14 +288,15 @@ def test_spans_in_every_spelling(tmp_path):
         tmp_path / "s.jsonl",
         {"text": "Rome is old", "spans": first},
         {"text": "I see Oslo", "spans": json.dumps([[6, 10, "city"]])},
-        {"text": "nothing here", "spans": None},
+        {"text": "nothing here", "spans": []},
+        {"text": "nobody looked here", "spans": None},
         {"text": "  ", "spans": []},
     )
     labelled = labelled_spans(path)
     assert spanned(labelled) == [[("Rome", "city"), ("Rome is", "x")], [("Oslo", "city")], []]
     assert (labelled.features, labelled.level, labelled.only_spanned_tokens) == (("city", "x"), "token", False)
     assert labelled_spans(path, level="span").level == "span"
-    assert labelled.notes == ("1 of 4 rows have no text and were left out: rows 4.",)
+    assert labelled.notes == ("2 of 5 rows have no text or list of spans and were left out: rows 4, 5.",)
 
 
 def one(start: object, end: object, label: object = "x") -> dict[str, object]:
@@ -325,7 +327,7 @@ def test_bad_spans_are_refused(tmp_path, spans, message):
 
 
 def test_one_label_has_nothing_to_be_held_against():
-    with pytest.raises(InputError, match=r"one label only \('x'\).*Use level 'token'"):
+    with pytest.raises(InputError, match=r"one label only \('x'\).*Use --rows tokens"):
         labelled_spans([{"text": "ab cd", "spans": [one(0, 2), one(3, 5)]}], level="span")
 
 

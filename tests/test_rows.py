@@ -445,7 +445,7 @@ def test_a_row_of_a_span_is_all_of_its_tokens(letters: TextTokenizer):
     )
     assert alignment.in_skipped_tokens == skipped
     assert dataset.n_rows == 240 - skipped - alignment.cut_by_window
-    assert any(note.startswith(f"{skipped} of 240 labelled stretches: they begin") for note in dataset.notes["spans"])
+    assert any(note.startswith(f"{skipped} of 240 labelled stretches: they stand") for note in dataset.notes["spans"])
 
 
 @settings(deadline=None, max_examples=20)

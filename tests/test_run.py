@@ -233,7 +233,7 @@ BAD_CALLS = [
         ["run", "--data", "REVIEWS", "--label", "cheerful", "--permutations", "5"],
         "error: permutations must be 0 (none) or at least 100",
     ),
-    (["run", "--data", "nowhere.csv", "--label", "y"], "data file 'nowhere.csv' does not exist"),
+    (["run", "--data", "nowhere.csv", "--label", "y"], "'nowhere.csv' does not exist: check the path"),
     (["run", "--label", "y"], "no data named"),
     (["run", "--data", "REVIEWS"], "no label column named"),
     (["run", "--data", "REVIEWS", "--label", "germann"], "did you mean 'german'?"),

@@ -173,6 +173,7 @@ EVIDENCE = {
         ({"single_f1": 0.5, "k_enough": None, "k_enough_f1": None}, "distributed", "no number of neurons"),
         ({"single_f1": 0.5, "k_enough": 2, "k_enough_f1": 0.5}, "unclear", "enough before test"),
         ({"single_f1": 0.5, "dense_f1": 0.55}, "not found", "only F1 0.55"),
+        ({"single_f1": 0.7, "dense_f1": 0.68, "always_yes_f1": 0.68}, "not found", "always answering yes: F1 0.68"),
         ({"single_f1": 0.8, "k_enough": 4, "text_f1": 0.97}, "readable from the text alone", "the text alone: F1 0.97"),
         ({"q": 0.2}, "few neurons (1)", "no single neuron is more than chance (q 0.20)"),
         ({"q": 0.01}, "dedicated neuron", "one neuron: F1 0.95"),

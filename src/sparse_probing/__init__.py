@@ -17,12 +17,12 @@ if TYPE_CHECKING:
     from sparse_probing.datasets.labelled_text import LabelledText as LabelledText
     from sparse_probing.datasets.labelled_text import Span as Span
     from sparse_probing.datasets.labelled_text import document_level_text as document_level_text
-    from sparse_probing.datasets.own_labels import filled_templates as filled_templates
     from sparse_probing.datasets.own_labels import labelled_by as labelled_by
     from sparse_probing.datasets.own_labels import labelled_documents as labelled_documents
     from sparse_probing.datasets.own_labels import labelled_spans as labelled_spans
     from sparse_probing.datasets.own_labels import labelled_tags as labelled_tags
     from sparse_probing.datasets.sources import build_source as build_source
+    from sparse_probing.datasets.templates import filled_templates as filled_templates
     from sparse_probing.datasets.unlabelled import every_token as every_token
     from sparse_probing.estimators.neuron_ranking import NeuronRanking as NeuronRanking
     from sparse_probing.estimators.path import SparseProbePath as SparseProbePath
@@ -65,7 +65,7 @@ _HOMES = {
     "LabelledText": "sparse_probing.datasets.labelled_text",
     "Span": "sparse_probing.datasets.labelled_text",
     "build_source": "sparse_probing.datasets.sources",
-    "filled_templates": "sparse_probing.datasets.own_labels",
+    "filled_templates": "sparse_probing.datasets.templates",
     "labelled_by": "sparse_probing.datasets.own_labels",
     "labelled_documents": "sparse_probing.datasets.own_labels",
     "labelled_spans": "sparse_probing.datasets.own_labels",

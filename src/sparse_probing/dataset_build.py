@@ -10,7 +10,7 @@ from typing import Any
 
 from sparse_probing.analyses.datasheet import datasheet
 from sparse_probing.config import DataConfig
-from sparse_probing.datasets.dataset_folder import is_dataset_folder, write_dataset_folder
+from sparse_probing.datasets.dataset_folder import is_dataset_folder, read_category, write_dataset_folder
 from sparse_probing.datasets.feature_dataset import FeatureDataset
 from sparse_probing.datasets.labelled_text import LabelledText
 from sparse_probing.errors import InputError, PrerequisiteError
@@ -36,9 +36,8 @@ def write_built(folder: Path, config: DataConfig, texts: Sequence[LabelledText],
     """
     chosen = {name: getattr(config, name) for name in RULE_OPTIONS if getattr(config, name) is not None}
     places = [folder if len(texts) == 1 else folder / text.category.replace(" ", "-") for text in texts]
-    for place in places:
-        if place.is_file() or (place.is_dir() and any(place.iterdir()) and not is_dataset_folder(place)):
-            raise InputError(f"{str(place)!r} is not empty and holds no dataset: choose another --out.")
+    for place, text in zip(places, texts, strict=True):
+        check_free(place, text.category)
     try:
         for place, text in zip(places, texts, strict=True):
             place.mkdir(parents=True, exist_ok=True)
@@ -50,6 +49,22 @@ def write_built(folder: Path, config: DataConfig, texts: Sequence[LabelledText],
             f"dataset folder {str(folder)!r} cannot be written ({error.strerror}): choose another --out."
         ) from None
     return places
+
+
+def check_free(place: Path, category: str | None = None) -> None:
+    """A data set may be written to a folder that is new, empty, or holds a data set (of this category).
+
+    Raises:
+        InputError: anything else is there, which would be lost.
+    """
+    if place.is_file():
+        raise InputError(f"{str(place)!r} is a file, a data set needs a folder: choose another one.")
+    if not (place.is_dir() and any(place.iterdir())):
+        return
+    if not is_dataset_folder(place):
+        raise InputError(f"{str(place)!r} is not empty and holds no dataset: choose another folder.")
+    if category is not None and (found := read_category(place)) != category:
+        raise InputError(f"{str(place)!r} holds the data set {found!r}: choose another folder, or delete that one.")
 
 
 def read_datasheet(folder: Path) -> list[dict[str, Any]]:

@@ -18,7 +18,6 @@ from sparse_probing.datasets.draw import Draw
 from sparse_probing.datasets.feature_dataset import FeatureDataset, concatenate
 from sparse_probing.datasets.labelled_text import Document, LabelledText
 from sparse_probing.datasets.own_labels import (
-    filled_templates,
     labelled_by,
     labelled_documents,
     labelled_spans,
@@ -29,6 +28,7 @@ from sparse_probing.datasets.own_rows import Data, Reading
 from sparse_probing.datasets.places import SPLIT_KEY, is_hugging_face, rows_with_split
 from sparse_probing.datasets.rules import SamplingRules
 from sparse_probing.datasets.sources import BuildOptions, build_source, demo_corpus
+from sparse_probing.datasets.templates import filled_templates
 from sparse_probing.errors import InputError
 from sparse_probing.progress import Reporter, Silent
 from sparse_probing.records import task_rng
@@ -52,6 +52,7 @@ def labelled_text_of(config: DataConfig, reporter: Reporter | None = None) -> li
     if config.source is not None:
         _refuse_others(config, "--source", ())
         return [_from_source(config, config.source, config.data, reporter or Silent())]
+    _check_there(config.data)
     if config.data.is_dir() and is_dataset_folder(config.data):
         _refuse_others(config, "a dataset folder", ())
         return [_drawn(read_dataset_folder(config.data), config)]
@@ -65,11 +66,35 @@ def labelled_text_of(config: DataConfig, reporter: Reporter | None = None) -> li
     return [_own_labels(config, config.data)]
 
 
+def _check_there(place: Path) -> None:
+    if is_hugging_face(place) or place.is_file() or (place.is_dir() and is_dataset_folder(place)):
+        return
+    if not place.exists():
+        raise InputError(f"{str(place)!r} does not exist: check the path.")
+    inside = (
+        sorted(str(path) for path in place.iterdir() if path.is_dir() and is_dataset_folder(path))
+        if place.is_dir()
+        else []
+    )
+    hint = f"it holds {', '.join(inside)}." if inside else "with --source, name the source."
+    raise InputError(
+        f"folder {str(place)!r} is no data set (of `sprobe datasets build`, save_to_disk, or Parquet files named after splits): "
+        f"{hint}"
+    )
+
+
 LABEL_OPTIONS = (
     "label", "number", "label_regex", "text_column", "spans_column", "tags_column", "tokens_column", "template", "target", "rows",
     "group_column", "pair_column", "split_column",
 )  # fmt: skip
 """Options that say where labels, texts and groups stand; each way of labelling reads some of them."""
+WHOLE_TEXTS = "whole texts"
+PARTNERS = {
+    "rows": "labelled characters: --spans-column, --tags-column, --label-regex or a .conllu file",
+    "target": "--template",
+    "tokens_column": "--tags-column",
+}
+"""Options that mean something beside another one only."""
 
 
 def _refuse_others(config: DataConfig, way: str, used: Sequence[str]) -> None:
@@ -77,6 +102,8 @@ def _refuse_others(config: DataConfig, way: str, used: Sequence[str]) -> None:
     for name in LABEL_OPTIONS:
         if name not in used and getattr(config, name) != DataConfig.model_fields[name].default:
             option = f"--{name.replace('_', '-')}"
+            if way == WHOLE_TEXTS and name in PARTNERS:
+                raise InputError(f"{option} needs {PARTNERS[name]}.")
             raise InputError(f"{option} has no meaning with {way}: leave out one of the two.")
 
 
@@ -144,7 +171,7 @@ def _labelled(config: DataConfig, data: Data, reading: Reading) -> LabelledText:
             f"no label column named for {str(config.data)!r}: give --label COLUMN (or --number, --spans-column, --tags-column, "
             "--label-regex)."
         )
-    _refuse_others(config, "whole texts", ("label", "number", "text_column", "pair_column", *groups))
+    _refuse_others(config, WHOLE_TEXTS, ("label", "number", "text_column", "pair_column", *groups))
     return labelled_documents(
         data,
         labels=config.label,

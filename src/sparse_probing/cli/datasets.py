@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 from cyclopts import App, Parameter
 
 from sparse_probing.config import DataConfig, make_data_config, read_config
+from sparse_probing.errors import InputError
 
 if TYPE_CHECKING:
     from sparse_probing.datasets.feature_dataset import FeatureDataset
@@ -46,6 +47,8 @@ def list_sources() -> None:
         features = ", ".join(source.features) or source.also
         cells = [name, str(len(source.features)), f"{source.layout} folder", hub, features]
         table.add_row(*(cells if wide else [*cells[:3], cells[4]]))
+    demo = ["demo", "", "nothing (bundled)", "-", "languages, code, kinds of text, text features"]
+    table.add_row(*(demo if wide else [*demo[:3], demo[4]]))
     console.print(table)
     console.print(
         "build one:   sprobe datasets build --source NAME --data FOLDER   (layouts of folders: docs/datasets.md)\n"
@@ -153,13 +156,15 @@ def export(folder: Path, out: Path, /, *, to: Literal["jsonl", "hugging-face"] =
 
     Args:
         folder: A dataset folder.
-        out: Folder to write.
+        out: Folder to write: new, empty, or an export to be replaced.
         to: jsonl: documents.jsonl, one object per line. hugging-face: Parquet per split, for datasets.load_dataset(OUT).
     """
     from rich.console import Console
 
+    from sparse_probing.dataset_build import check_free
     from sparse_probing.datasets.dataset_folder import export_hugging_face, export_jsonl, read_dataset_folder
 
+    check_free(out)
     labelled = read_dataset_folder(folder)
     (export_jsonl if to == "jsonl" else export_hugging_face)(labelled, out)
     Console(soft_wrap=True).print(f"{len(labelled.documents):,} documents: {out}", markup=False, highlight=False)
@@ -168,6 +173,8 @@ def export(folder: Path, out: Path, /, *, to: Literal["jsonl", "hugging-face"] =
 def _config(file: Path | None, options: DataConfig, folder: Path | None = None) -> DataConfig:
     given: dict[str, Any] = {name: getattr(options, name) for name in options.model_fields_set}
     if folder is not None:
+        if "data" in given or "source" in given:
+            raise InputError("a folder and --data or --source are named: leave out one of the two.")
         given["data"] = folder
     return make_data_config((read_config(file) if file else {}) | given)
 

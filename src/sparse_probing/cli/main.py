@@ -36,7 +36,16 @@ app.command(report)
 app.command(check_certificate)
 app.command(cache)
 
-OUR_FAULT_NOT = {errno.ENOSPC, errno.EACCES, errno.EPERM, errno.EROFS, errno.EDQUOT}
+OUR_FAULT_NOT = {
+    errno.ENOSPC,
+    errno.EACCES,
+    errno.EPERM,
+    errno.EROFS,
+    errno.EDQUOT,
+    errno.EEXIST,
+    errno.EISDIR,
+    errno.ENOTDIR,
+}
 
 
 def main(arguments: list[str] | None = None) -> None:
@@ -57,5 +66,11 @@ def main(arguments: list[str] | None = None) -> None:
         )
         sys.exit(2)
     except KeyboardInterrupt:
-        console.print("stopped. What is done is kept: the same command goes on from here.")
+        begun = (arguments if arguments is not None else sys.argv[1:])[:1]
+        kept = (
+            "Nothing was written."
+            if begun == ["datasets"]
+            else "What is done is kept: the same command goes on from here."
+        )
+        console.print(f"stopped. {kept}")
         sys.exit(130)

@@ -52,6 +52,8 @@ def build_feature_dataset(
     labelled, audit = remove_duplicates(labelled, prescribed=prescribed)
     if audit.groups < 3:
         merged = f" Near duplicates ({audit.near_duplicates} documents) share a group." if audit.near_duplicates else ""
+        if audit.conflicts_removed:
+            merged += f" {audit.conflicts_removed} copies of a text with contradicting labels were removed."
         raise InputError(
             f"{labelled.category} has {audit.groups} distinct document(s) or group(s): at least 3 are needed for "
             f"separate train, validation and test splits.{merged}"
@@ -135,6 +137,7 @@ class _Cutter:
         self.prescribed = prescribed
         self.sequences = Sequences([], [], [], [])
         self.alignment = Alignment(tokens=0, unknown_tokens=0)
+        self._too_short = 0
         self._unknown = tokenizer.unknown_id()
         self._room = tokenizer.room(rules.window)
         if self._room < 1:
@@ -180,6 +183,7 @@ class _Cutter:
         """One row per chosen window: the pooled tokens after the skipped ones."""
         special = self.tokenizer.n_front
         skip = max(self.rules.skip_first, special)  # BOS is no token of the text
+        self._too_short += len(text.ids) + special <= skip
         for begin, end in document_windows(len(text.ids), self._room, self.rules, self.rng):
             if end - begin + special > skip:
                 index = self.sequences.add(number, text, begin, end, self.tokenizer)
@@ -216,6 +220,7 @@ class _Cutter:
     def _add_tokens(self, number: int, document: Document, text: TokenizedText) -> None:
         """Each token behind the skipped ones is a candidate."""
         special = self.tokenizer.n_front
+        stretches = None
         if self.labelled.token_patterns:
             carried = label_by_pattern(text, document.text, self.labelled.token_patterns)
             known = text.ends > text.starts
@@ -227,6 +232,12 @@ class _Cutter:
         for begin, end in windows_of(text, document.breaks, self._room, self.rules):
             positions = np.arange(special, special + end - begin)
             late = (positions >= self.rules.skip_first) & known[begin:end]
+            if stretches is not None:
+                used_from = begin + max(0, self.rules.skip_first - special)
+                skipped = (
+                    (stretches.first >= begin) & (stretches.last > stretches.first) & (stretches.last <= used_from)
+                )
+                self._count(in_skipped_tokens=int(skipped.sum()))
             if late.any():
                 index = self.sequences.add(number, text, begin, end, self.tokenizer)
                 at = positions[late]
@@ -331,13 +342,16 @@ class _Cutter:
 
     def notes(self) -> tuple[str, ...]:
         """What alignment and windows cost, where they cost something."""
-        a = self.alignment
+        a, skip = self.alignment, self.rules.skip_first
+        stretches = f"{a.stretches:,} labelled stretches"
         said = (
-            (a.without_token, "no token covers them (the tokenizer drops their characters)"),
-            (a.cut_by_window, "no window holds them entirely"),
+            (a.without_token, stretches, "no token covers them (the tokenizer drops their characters)"),
+            (a.cut_by_window, stretches, "no window holds them entirely"),
+            (a.in_skipped_tokens, stretches, f"they stand among the first {skip} tokens of a window (--skip-first)"),
             (
-                a.in_skipped_tokens,
-                f"they begin among the first {self.rules.skip_first} tokens of a window, which are skipped",
+                self._too_short,
+                f"{len(self.labelled.documents):,} texts",
+                f"they end within the first {skip} tokens, which are skipped (--skip-first), and give no row",
             ),
         )
-        return tuple(f"{n:,} of {a.stretches:,} labelled stretches: {why}." for n, why in said if n)
+        return tuple(f"{n:,} of {of}: {why}." for n, of, why in said if n)

@@ -70,6 +70,15 @@ def is_dataset_folder(path: Path) -> bool:
     return header.is_file() and b'"format_version"' in header.read_bytes()
 
 
+def read_category(folder: Path) -> str:
+    """Category of a dataset folder, without its documents.
+
+    Raises:
+        InputError: no dataset folder, or another version's.
+    """
+    return str(_read_header(folder)["category"])
+
+
 def write_dataset_folder(folder: Path, labelled: LabelledText) -> None:
     """Write labelled text, packed.
 

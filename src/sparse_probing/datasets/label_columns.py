@@ -101,6 +101,11 @@ def label_column(
     if is_boolean:
         of_word = {word: {name: keys[word] in TRUE_WORDS} for word in present}
         return LabelColumn(features=(name,), labels=[of_word.get(word, {}) for word in words], notes=tuple(notes))
+    if len(kinds) > MAX_NUMBER_CATEGORIES and len(kinds) > sum(present.values()) / 2:
+        raise InputError(
+            f"label column {name!r} has {len(kinds):,} values in {sum(present.values()):,} labelled rows: it names rows and is "
+            "no label. Name another column."
+        )
     if len(kinds) > MAX_CATEGORIES:
         raise InputError(
             f"label column {name!r} has {len(kinds):,} different values; at most {MAX_CATEGORIES} categories are probed "

@@ -1,4 +1,4 @@
-"""Anyone's own labels: label columns, spans, tags of words, regular expressions, functions, templates with fillers.
+"""Anyone's own labels: label columns, spans, tags of words, regular expressions, functions.
 
 Each function takes the path of a file (see `readers.iter_rows`), or rows or texts in memory, and returns `LabelledText`. Rows
 without text are left out and counted in its notes. Files are streamed: with `most`, memory does not grow with the file.
@@ -10,14 +10,14 @@ import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
 from itertools import accumulate
-from typing import Any, Literal, NamedTuple, Unpack
+from typing import Any, Literal, Unpack
 
 import numpy as np
 
 from sparse_probing.datasets import label_columns as cells
 from sparse_probing.datasets.label_columns import is_blank, label_columns
 from sparse_probing.datasets.labelled_text import Document, LabelledText, Span
-from sparse_probing.datasets.own_rows import Data, DrawnRow, DrawnRows, Reading, draw_rows
+from sparse_probing.datasets.own_rows import Data, DrawnRows, Reading, document_of, draw_rows, label_names
 from sparse_probing.datasets.readers import Row, check_column
 from sparse_probing.errors import InputError
 
@@ -26,7 +26,8 @@ Labeller = str | Callable[[str], object]
 for the whole text, or the `(start, end)` of each stretch to be labelled."""
 Spanned = tuple[str, tuple[Span, ...]]
 
-TEMPLATE_PIECE = re.compile(r"(?P<brace>\{\{|\}\})|\{(?P<place>[^{}]*)\}|(?P<stray>[{}])|[^{}]+")
+OF_STRETCHES = {"skip_first": 1}
+"""Labelled words often begin a text; only the first token, on which attention rests, is left out."""
 
 
 def labelled_documents(
@@ -54,7 +55,7 @@ def labelled_documents(
     """
     if pair_column is not None and reading.get("group_column") is not None:
         raise InputError("minimal pairs are groups already: give a pair column or a group column, not both.")
-    names = _label_names(labels, numbers)
+    names = label_names(labels, numbers)
 
     def parse(row: Row, where: str) -> tuple[str, Row] | None:
         text = cells.text_cell(row, text_column, where)
@@ -63,7 +64,7 @@ def labelled_documents(
     drawn = draw_rows(data, parse, (text_column, *names), pair_column=pair_column, **reading)
     columns = label_columns([(row.number, row.content[1]) for row in drawn.rows], labels, numbers, drawn.where)
     documents = tuple(
-        _document(row, row.content[0], labels=columns.labels[i], numbers=columns.numbers[i])
+        document_of(row, row.content[0], labels=columns.labels[i], numbers=columns.numbers[i])
         for i, row in enumerate(drawn.rows)
     )
     return LabelledText(
@@ -88,7 +89,8 @@ def labelled_spans(
     """Texts with labelled stretches of characters: `[{"start": 0, "end": 5, "label": "city"}, ...]` or `[[0, 5, "city"], ...]`.
 
     Args:
-        data: a file or rows; a cell of a CSV file holds the list as JSON. An empty cell is a text without spans.
+        data: a file or rows; a cell of a CSV file holds the list as JSON. `[]` is a text without spans; a row with an
+            empty cell or null is left out.
         spans_column: the lists of spans; `end` is one past the last character.
         text_column: the text.
         level: `token`: tokens that overlap a span of a label are its positives, all others its negatives. `span`: each
@@ -101,12 +103,12 @@ def labelled_spans(
 
     def parse(row: Row, where: str) -> Spanned | None:
         text = cells.text_cell(row, text_column, where)
-        if text is None:
-            return None
+        if text is None or (spans_column in row and is_blank(row[spans_column])):
+            return None  # not labelled, which is not the same as nothing labelled: []
         items = cells.list_cell(row, spans_column, 'spans, objects with "start", "end" and "label"', where)
         return text, cells.disjoint([cells.span_of(item, text, where) for item in items], where)
 
-    drawn = draw_rows(data, parse, (text_column, spans_column), **reading)
+    drawn = draw_rows(data, parse, (text_column, spans_column), lacking="text or list of spans", **reading)
     return _of_stretches(drawn, [row.content for row in drawn.rows], level)
 
 
@@ -224,10 +226,10 @@ def labelled_by(
         names = ", ".join(map(repr, labellers))
         raise InputError(f"{drawn.where}: nothing in {len(contents):,} texts is labelled {names}: check the labellers.")
     if "stretches" in kinds:
-        return replace(
-            _of_stretches(drawn, [(text, spans) for text, _, spans in contents], level), features=tuple(labellers)
-        )
-    documents = tuple(_document(row, row.content[0], labels=row.content[1]) for row in drawn.rows)
+        labelled = _of_stretches(drawn, [(text, spans) for text, _, spans in contents], level)
+        nothing = [f"labeller {name!r} matches nothing." for name in labellers if name not in labelled.features]
+        return replace(labelled, notes=(*labelled.notes, *nothing))
+    documents = tuple(document_of(row, row.content[0], labels=row.content[1]) for row in drawn.rows)
     return LabelledText(
         category=drawn.category, features=tuple(labellers), level="document", documents=documents, notes=drawn.notes
     )
@@ -244,119 +246,6 @@ def parse_labeller(text: str) -> tuple[str, str]:
         raise InputError(f"labeller {text!r} is not NAME=REGEX: write, for example, 'is_year=\\b(19|20)\\d\\d\\b'.")
     _finder(name.strip(), pattern)
     return name.strip(), pattern
-
-
-def filled_templates(
-    data: Data,
-    *,
-    templates: Sequence[str],
-    labels: Sequence[str] = (),
-    numbers: Sequence[str] = (),
-    target: str | None = None,
-    hold_out: Literal["fillers", "templates"] = "fillers",
-    **reading: Unpack[Reading],
-) -> LabelledText:
-    """Every template filled with every row. The row to probe is where the target's text stands (level `span`).
-
-    Args:
-        data: a file or rows of fillers. Rows that lack one are left out.
-        templates: sentences with places, `{name} lives in {city}.`, that name columns; `{{` and `}}` are braces.
-        labels: label columns of the fillers. The negatives of `feature` carry the label `not feature`, those of
-            `column=category` the column's other categories.
-        numbers: columns to be predicted by regression.
-        target: column whose (last) place is probed; the last place of each template when not given.
-        hold_out: what no two splits share: `fillers` (rows of one target text or one group), or `templates`.
-        reading: see `Reading`.
-
-    Raises:
-        InputError: no template, a brace that is not closed, no place, a place or target without a column, unusable labels.
-    """
-    if not templates:
-        raise InputError("no template given: write a sentence with a {column} to fill.")
-    if hold_out == "templates" and (len(templates) < 3 or reading.get("group_column") is not None):
-        raise InputError("to hold out templates, give at least three of them, and no group column.")
-    parsed = [_Template.parse(template, target) for template in templates]
-    names = _label_names(labels, numbers)
-    places = tuple(dict.fromkeys(place for template in parsed for place in template.places))
-
-    def parse(row: Row, where: str) -> Row | None:
-        for place in places:
-            if isinstance(row.get(place), (list, dict)):
-                raise InputError(f"{where}: column {place!r} holds {row[place]!r}, which fills no place of a template.")
-        return None if any(is_blank(row.get(place)) for place in places) else {n: row.get(n) for n in (*places, *names)}
-
-    drawn = draw_rows(data, parse, (*places, *names), lacking="fillers", **reading)
-    columns = label_columns([(row.number, row.content) for row in drawn.rows], labels, numbers, drawn.where)
-    documents: list[Document] = []
-    for i, row in enumerate(drawn.rows):
-        labels_of_row = columns.labels[i].items()
-        carried = [f if yes else f"not {f}" for f, yes in labels_of_row if yes or not columns.rivals[f]]
-        targets = " | ".join(str(row.content[place]) for place in dict.fromkeys(t.target for t in parsed))
-        for t, template in enumerate(parsed):
-            text, start, end = template.filled(row.content)
-            group = f"template {t + 1}" if hold_out == "templates" else row.group or targets
-            spans = tuple(Span(start, end, label) for label in carried or [f"{{{template.target}}}"])
-            named = replace(row, id=f"{row.id}.{t + 1}", group=group)
-            documents.append(_document(named, text, spans=spans, numbers=columns.numbers[i]))
-    return LabelledText(
-        category=drawn.category,
-        features=columns.features,
-        numbers=columns.targets,
-        level="span",
-        documents=tuple(documents),
-        contrasts={f: rivals or (f"not {f}",) for f, rivals in columns.rivals.items()},
-        near_duplicates="by_design",
-        rules={"skip_first": 0},
-        notes=(*drawn.notes, *columns.notes),
-    )
-
-
-class _Template(NamedTuple):
-    pieces: tuple[tuple[str, bool], ...]
-    """Words, or (true) the name of a column."""
-    target: str
-    """Column of the place that is probed: its last one."""
-
-    @property
-    def places(self) -> list[str]:
-        return [piece for piece, is_place in self.pieces if is_place]
-
-    @classmethod
-    def parse(cls, template: str, target: str | None) -> _Template:
-        pieces: list[tuple[str, bool]] = []
-        for match in TEMPLATE_PIECE.finditer(template):
-            if match["stray"]:
-                raise InputError(
-                    f"template {template!r}: the brace at character {match.start() + 1} has no partner. Write a place as "
-                    "{column}, and a mere brace twice."
-                )
-            place = match["place"]
-            pieces.append((place, True) if place is not None else (match[0][0] if match["brace"] else match[0], False))
-        places = [piece for piece, is_place in pieces if is_place]
-        if not places or (target is not None and target not in places):
-            raise InputError(
-                f"template {template!r} has no place {{{target or 'column'}}}: write one where the filler goes."
-            )
-        return cls(tuple(pieces), places[-1] if target is None else target)
-
-    def filled(self, fillers: Row) -> tuple[str, int, int]:
-        """The text, and where the target stands in it."""
-        text, start, end = "", 0, 0
-        for piece, is_place in self.pieces:
-            if is_place and piece == self.target:
-                start, end = len(text), len(text) + len(str(fillers[piece]))
-            text += str(fillers[piece]) if is_place else piece
-        return text, start, end
-
-
-def _document(row: DrawnRow[Any], text: str, **fields: Any) -> Document:
-    return Document(id=row.id, group=row.group or f"row {row.number}", text=text, split=row.split, **fields)
-
-
-def _label_names(labels: Sequence[str], numbers: Sequence[str]) -> tuple[str, ...]:
-    if not labels and not numbers:
-        raise InputError("no label column named: name at least one column of labels or numbers.")
-    return tuple(dict.fromkeys((*labels, *numbers)))
 
 
 def _pair_notes(documents: Sequence[Document]) -> list[str]:
@@ -380,10 +269,17 @@ def _of_stretches(drawn: DrawnRows[Any], texts: Sequence[Spanned], level: Litera
     if level == "span" and len(features) == 1:
         raise InputError(
             f"{drawn.where} holds one label only ({features[0]!r}); stretches are held against those of other labels. "
-            "Use level 'token' to hold it against all other tokens."
+            "Use --rows tokens (level='token') to hold it against all other tokens."
         )
-    documents = tuple(_document(row, text, spans=spans) for row, (text, spans) in zip(drawn.rows, texts, strict=True))
-    return LabelledText(category=drawn.category, features=features, level=level, documents=documents, notes=drawn.notes)
+    documents = tuple(document_of(row, text, spans=spans) for row, (text, spans) in zip(drawn.rows, texts, strict=True))
+    return LabelledText(
+        category=drawn.category,
+        features=features,
+        level=level,
+        documents=documents,
+        rules=OF_STRETCHES,
+        notes=drawn.notes,
+    )
 
 
 def _finder(name: str, labeller: Labeller) -> Callable[[str], object]:

@@ -6,10 +6,11 @@ from collections import Counter
 from collections.abc import Callable, Collection, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Generic, TypedDict, TypeVar, cast
+from typing import Any, Generic, TypedDict, TypeVar, cast
 
 from sparse_probing.datasets.draw import Draw, priority
 from sparse_probing.datasets.label_columns import is_blank
+from sparse_probing.datasets.labelled_text import Document
 from sparse_probing.datasets.readers import Row, check_column, iter_rows, stem
 from sparse_probing.errors import InputError
 from sparse_probing.records import SPLIT_WORDS, Split
@@ -148,3 +149,19 @@ def _split(row: Row, column: str, known: Collection[str], where: str) -> Split:
     if word not in SPLIT_WORDS:
         raise InputError(f"{where}: split {word!r} is not train, validation (valid, val, dev) or test (eval).")
     return SPLIT_WORDS[word]
+
+
+def document_of(row: DrawnRow[Any], text: str, **fields: Any) -> Document:
+    """A drawn row as a document; its number is its group where no column says otherwise."""
+    return Document(id=row.id, group=row.group or f"row {row.number}", text=text, split=row.split, **fields)
+
+
+def label_names(labels: Sequence[str], numbers: Sequence[str]) -> tuple[str, ...]:
+    """Columns of labels and numbers, each once.
+
+    Raises:
+        InputError: none is named.
+    """
+    if not labels and not numbers:
+        raise InputError("no label column named: name at least one column of labels or numbers.")
+    return tuple(dict.fromkeys((*labels, *numbers)))

@@ -14,6 +14,7 @@ import zlib
 from collections import Counter
 from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import contextmanager
+from itertools import chain
 from pathlib import Path
 
 import polars as pl
@@ -200,7 +201,11 @@ def _refuse_constant(word: str) -> object:
 def _csv_rows(file: io.TextIOWrapper, path: Path) -> Iterator[Row]:
     csv.field_size_limit(LONGEST_CELL)  # the default, 131,072 characters, is less than a long document has
     delimiter, separators = ("\t", "tabs") if _unpacked(path).suffix.lower() == ".tsv" else (",", "commas")
-    reader = csv.reader(_without_nul(file, path), delimiter=delimiter, strict=True)
+    lines = _without_nul(file, path)
+    first = next(lines, "")
+    if delimiter == "," and ";" in first and "," not in first:  # what spreadsheets write where the comma is decimal
+        delimiter, separators = ";", "semicolons"
+    reader = csv.reader(chain([first], lines), delimiter=delimiter, strict=True)
     begins, rows = 1, 0
     try:
         header = next((cells for cells in reader if cells), [])

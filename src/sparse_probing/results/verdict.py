@@ -35,6 +35,8 @@ class Evidence:
     """Better of shuffled labels and untrained model, one neuron each."""
     text_f1: float
     """Better of token n-grams and token identity, without any model."""
+    always_yes_f1: float = 0.0
+    """Test F1 of calling every row positive."""
     q: float | None = None
     """Of the null of the best unit; null when no permutations were made."""
 
@@ -52,7 +54,7 @@ class Evidence:
 def verdict(evidence: Evidence) -> tuple[str, str]:
     """Short verdict and one sentence that explains it. The first rule that applies decides.
 
-    1. *not found*: neither one neuron nor the dense probe reaches F1 0.60.
+    1. *not found*: neither one neuron nor the dense probe reaches F1 0.60 and more than 0.02 over always answering yes.
     2. *dedicated neuron*: one neuron reaches F1 0.90, the low end of its interval lies above both controls, and its q is at most
        0.05.
     3. *readable from the text alone*: token n-grams or token identity do as well as the best probe.
@@ -79,6 +81,8 @@ def _verdict(evidence: Evidence) -> tuple[str, str]:
     k, dense = evidence.k_enough, evidence.dense_f1
     if evidence.best_f1 < FOUND_F1:
         return "not found", f"even all neurons of a layer reach only F1 {dense:.2f}"
+    if evidence.best_f1 <= evidence.always_yes_f1 + AS_GOOD:
+        return "not found", f"always answering yes: F1 {evidence.always_yes_f1:.2f}, all neurons {dense:.2f}"
     if evidence.single_f1 >= DEDICATED_F1 and evidence.single_low > evidence.control_f1 and not evidence.by_chance:
         return "dedicated neuron", f"one neuron: F1 {evidence.single_f1:.2f}"
     if evidence.text_f1 >= evidence.best_f1 - AS_GOOD:

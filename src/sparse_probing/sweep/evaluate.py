@@ -227,6 +227,7 @@ class _Feature:
             for row in reversed(self.tables.differences)
             if (row["metric"], row["first"], row["second"]) == ("f1", "single", best_rival)
         )
+        positives, negatives = self.dataset.counts(self.f)[Split.TEST]
         short, why = verdict(
             Evidence(
                 single_f1=results["single"]["f1"],
@@ -236,11 +237,11 @@ class _Feature:
                 k_enough_f1=results["enough"]["f1"] if enough else None,
                 control_f1=max(results[name]["f1"] for name in CONTROLS if name in results),
                 text_f1=max(results[name]["f1"] for name in (Method.TEXT, Method.TOKEN)),
+                always_yes_f1=2 * positives / (2 * positives + negatives),
                 q=chance.get("q"),
             )
         )
         layer, unit = single["layer"], single["columns"][0]
-        positives, negatives = self.dataset.counts(self.f)[Split.TEST]
         control = results.get(Method.CONTROL_TASK, {})
         return {
             "neuron": unit_name(self.blocks.site, layer, unit),

@@ -17,8 +17,8 @@ BUCKETS = 2**18
 
 
 def ngram_features(dataset: FeatureDataset, rows: np.ndarray) -> csr_array:
-    """One hashed row each: for pooled rows the unigrams and bigrams of the window (presence), for single tokens the token itself
-    and the two before it, by position.
+    """One hashed row each: for pooled rows the unigrams and bigrams of the row (presence) and, marked as such, the unigrams before
+    it in its window, which the model has read, too; for single tokens the token itself and the two before it, by position.
     """
     hasher = FeatureHasher(BUCKETS, input_type="string", alternate_sign=False)
     return csr_array(hasher.transform([_grams(dataset, int(row)) for row in rows]))
@@ -30,7 +30,8 @@ def _grams(dataset: FeatureDataset, row: int) -> list[str]:
     if POOLINGS[dataset.row_pooling[row]] is Pooling.TOKEN:
         return [f"{back}:{dataset.tokens[begin + first - back]}" for back in range(3) if first >= back]
     window = dataset.tokens[begin + first : begin + last].tolist()
-    return sorted({str(t) for t in window} | {f"{a} {b}" for a, b in pairwise(window)})
+    before = {f"<{t}" for t in dataset.tokens[begin : begin + first].tolist()}
+    return sorted({str(t) for t in window} | {f"{a} {b}" for a, b in pairwise(window)} | before)
 
 
 class TextOnly:

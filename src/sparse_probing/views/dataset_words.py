@@ -17,6 +17,8 @@ KINDS = {
     "words": f"Words alone tell the class: n-grams reach an F1 and a ROC-AUC of {WORDS} without a model.",
 }
 """Kinds of warnings of features; see `warnings_of`."""
+SHOWN_LICENCES = 4
+"""Licences that the answer names; the list has them all."""
 NAMED = 6
 """Features that an answer names; the table has them all."""
 
@@ -60,7 +62,9 @@ def _what(sheet: dict[str, Any]) -> str:
 def _licence(sheet: dict[str, Any]) -> Line:
     missing = sum(entry["documents"] for entry in sheet["licences"] if entry["name"] == NOT_STATED)
     stated = [entry for entry in sheet["licences"] if entry["name"] != NOT_STATED]
-    names = ", ".join(f"{entry['name']} ({counted(entry['documents'], 'text')})" for entry in stated)
+    names = ", ".join(f"{entry['name']} ({counted(entry['documents'], 'text')})" for entry in stated[:SHOWN_LICENCES])
+    if len(stated) > SHOWN_LICENCES:
+        names += f" and {len(stated) - SHOWN_LICENCES} others, listed below"
     if missing == 0:
         return {"state": FINE, "text": f"Every text states its licence: {names}. Read what it asks for."}
     which = "No text states" if not stated else f"{missing:,} of {counted(sheet['documents'], 'text')} do not state"

@@ -6,6 +6,7 @@ Groups are topics (or tasks): a topic is in one split only, in all languages at 
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from functools import cache
 from importlib import resources
 
@@ -35,6 +36,8 @@ def documents_of(category: str) -> LabelledText:
             text=row["text"],
             group=row["topic"],
             labels={name: name == row["class"] for name in names},
+            source="the bundled corpus",
+            licence="CC0-1.0",
         )
         for row in rows
     )
@@ -45,5 +48,5 @@ def demo_categories() -> list[LabelledText]:
     """All four categories of the demo: the three above and the text features of their tokens."""
     whole = [documents_of(category) for category in CATEGORIES]
     everything = [document for labelled in whole for document in labelled.documents]
-    plain = [Document(id=d.id, text=d.text, group=d.group) for d in everything[::TOKEN_FEATURE_STRIDE]]
+    plain = [replace(d, labels={}) for d in everything[::TOKEN_FEATURE_STRIDE]]
     return [*whole, token_text(plain)]
