@@ -23,6 +23,7 @@ from sparse_probing.selection.methods import CLASSES_ONLY, SELECTORS, difference
 from sparse_probing.selection.problem import Problem, standardise
 from sparse_probing.selection.schedule import DEFAULT_KS, checked_ks
 from sparse_probing.selection.single_column import best_single_columns
+from sparse_probing.selection.supports import rounded_down
 
 
 def mixed(seed: int, rows: int = 150, columns: int = 12, ridge: float = 0.1) -> Problem:
@@ -204,3 +205,10 @@ def test_schedule_is_the_papers_and_is_cut_at_the_width():
         checked_ks([1, 99], 48)
     with pytest.raises(InputError, match="k = 0"):
         checked_ks([0], 48)
+
+
+@pytest.mark.parametrize("bound", [0.3463545583958531, 0.34635455839585294, 1.0, 123.456789012345678, 1e-9, 0.0, -0.5])
+def test_a_rounded_bound_is_a_bound_and_loses_at_most_the_twelfth_digit(bound):
+    rounded = rounded_down(bound)
+    assert bound - 1.1e-11 * abs(bound) <= rounded <= bound
+    assert rounded_down(0.3463545583958531) == rounded_down(0.34635455839585294)

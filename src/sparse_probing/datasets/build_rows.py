@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
+from itertools import chain
 from typing import NamedTuple
 
 import numpy as np
@@ -59,10 +60,10 @@ def build_feature_dataset(
             f"separate train, validation and test splits.{merged}"
         )
     cutter = _Cutter(labelled, tokenizer, rules, rng, prescribed=prescribed)
-    for first, batch in _numbered(tokenized_batches(tokenizer, [d.text for d in labelled.documents])):
-        for number, text in enumerate(batch, first):
-            cutter.add(number, text)
-        progress(len(batch))
+    batches = tokenized_batches(tokenizer, [document.text for document in labelled.documents])
+    for number, text in enumerate(chain.from_iterable(batches)):
+        cutter.add(number, text)
+        progress(1)
     cutter.refuse_long_texts()
     rows = cutter.rows()
     document = np.array(cutter.sequences.document)[rows.sequence]
@@ -95,13 +96,6 @@ def build_feature_dataset(
     dataset = _without_idle_rows(dataset, features, targets)
     audit = replace(audit, unused=len(dataset.texts) - len(np.unique(dataset.sequence_document)))
     return replace(dataset, audits={labelled.category: audit}, notes={labelled.category: notes} if notes else {})
-
-
-def _numbered(batches: Iterator[list[TokenizedText]]) -> Iterator[tuple[int, list[TokenizedText]]]:
-    first = 0
-    for batch in batches:
-        yield first, batch
-        first += len(batch)
 
 
 def _without_idle_rows(dataset: FeatureDataset, features: Sequence[int], targets: Sequence[int]) -> FeatureDataset:

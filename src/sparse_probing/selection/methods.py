@@ -20,7 +20,7 @@ from sparse_probing.selection.heuristics import (
 )
 from sparse_probing.selection.problem import Problem
 from sparse_probing.selection.relaxation import Relaxed, relaxation_path
-from sparse_probing.selection.supports import Selection, Status, Supports
+from sparse_probing.selection.supports import Selection, Status, Supports, rounded_down
 
 Selector = Callable[[Problem, Sequence[int], np.random.Generator], Supports]
 
@@ -134,7 +134,7 @@ def _bounded(problem: Problem, support: np.ndarray, relaxed: Relaxed) -> Selecti
         coefficients=fit.coefficients,
         intercept=fit.intercept,
         objective=fit.objective,
-        lower_bound=min(max(relaxed.lower, 0.0), fit.objective),  # no loss is negative
+        lower_bound=min(rounded_down(max(relaxed.lower, 0.0)), fit.objective),  # no loss is negative
         status=Status.HEURISTIC,
         nodes=1,
         seconds=0.0,

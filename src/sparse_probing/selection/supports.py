@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from enum import StrEnum
+from math import floor, log10
 
 import numpy as np
 from jaxtyping import Float, Int
@@ -47,6 +48,14 @@ class Selection:
     def gap(self) -> float:
         """By how much of the objective the optimum may lie below it."""
         return gap_between(self.objective, self.lower_bound)
+
+
+def rounded_down(bound: float) -> float:
+    """A bound to 12 significant digits, still a bound: further digits depend on where arrays happen to lie in memory."""
+    if bound <= 0:
+        return bound
+    scale = 10.0 ** (11 - floor(log10(bound)))
+    return floor(bound * scale) / scale
 
 
 def gap_between(objective: float, bound: float) -> float:

@@ -101,7 +101,7 @@ def run_number(task: NumberTask, data: NumberData, plan: Plan) -> NumberResult:
     probes = [view.single(Method.SINGLE), view.dense(Method.DENSE)]
     chosen = bounded_selections(view.problem(plan.selection_ridge), Method.GREEDY_SWAP.value, plan.ks, rng)
     for selection in chosen.values():
-        probes.append(view.records(Method.GREEDY_SWAP, selection.support[None])[0] | {"gap": selection.gap})
+        probes.append(view.records(Method.GREEDY_SWAP, selection.support[None])[0] | {"gap": round(selection.gap, 12)})
     for columns in at_random(data.x.shape[1], plan.ks, rng).values():
         probes.append(view.records(Method.RANDOM, columns[None])[0])
     shuffled, rng = data.values.copy(), task_rng(plan.seed, "shuffled numbers", *key)
