@@ -17,7 +17,7 @@ from sparse_probing.selection.methods import CLASSES_ONLY, SELECTORS, bounded_se
 from sparse_probing.selection.problem import make_problem, paper_ridge, standardise
 from sparse_probing.selection.relaxation import TOLERANCE, Relaxed, relax, relaxation_path
 from sparse_probing.selection.rows import KINDS, balanced_point
-from sparse_probing.selection.supports import Status
+from sparse_probing.selection.supports import Status, rounded_down
 from tests.test_exact import brute_force, random_problem
 
 Point = tuple[float, float, float, float, np.ndarray, np.ndarray, np.ndarray]
@@ -386,7 +386,9 @@ def test_a_known_relaxation_and_limits_are_used():
     relaxed, rng = relaxation_path(problem, [2, 4]), np.random.default_rng(0)
     for method in ("greedy_swap", "random"):
         found = bounded_selections(problem, method, [2, 4], rng, relaxed=relaxed)
-        assert {k: one.lower_bound for k, one in found.items()} == {k: one.lower for k, one in relaxed.items()}
+        assert {k: one.lower_bound for k, one in found.items()} == {
+            k: rounded_down(one.lower) for k, one in relaxed.items()
+        }
     cut = bounded_selections(problem, "exact", [4], rng, Limits(nodes=1), relaxed)[4]
     assert cut.nodes == 1
     assert cut.status is Status.NODES
