@@ -15,7 +15,6 @@ from sparse_probing.datasets.dataset_folder import export_hugging_face
 from sparse_probing.datasets.hugging_face import (
     HUB,
     VALUES,
-    class_names,
     folder_rows,
     hub_rows,
     is_hugging_face_folder,
@@ -151,33 +150,6 @@ def test_own_export(tmp_path):
     assert [(split, row["id"]) for split, row in folder_rows(tmp_path / "e")] == [("train", "2"), ("test", "1")]
 
 
-@pytest.mark.parametrize("form", ["saved", "parquet"])
-def test_class_names(tmp_path, form):
-    if form == "saved":
-        nested().save_to_disk(str(tmp_path / "d"))
-    else:
-        (tmp_path / "d").mkdir()
-        nested().to_parquet(str(tmp_path / "d" / "test.parquet"))
-    names = {
-        column: class_names(tmp_path / "d", column)
-        for column in (
-            "label",
-            "ner_tags",
-            "meta.kind",
-            "spans.type",
-            "columns.type",
-            "pages",
-            "text",
-            "meta",
-            "no.such",
-        )
-    }
-    assert names == {
-        "label": ["neg", "pos"], "ner_tags": ["O", "B", "I"], "meta.kind": ["x", "y"], "spans.type": ["u", "v"],
-        "columns.type": ["m", "n"], "pages": ["p", "q"], "text": None, "meta": None, "no.such": None,
-    }  # fmt: skip
-
-
 def test_integers_without_class_names_stay(tmp_path):
     pl.DataFrame({"label": [0, 1], "text": ["a", "b"]}).write_parquet(tmp_path / "train.parquet")
     assert [row for _, row in folder_rows(tmp_path)] == [{"label": 0, "text": "a"}, {"label": 1, "text": "b"}]
@@ -231,16 +203,13 @@ def test_rows_through_the_library_are_those_of_the_folder(tmp_path):
     nested().to_parquet(str(folder / "train.parquet"))
     nested().select([3]).to_parquet(str(folder / "test.parquet"))
     assert list(hub_rows(str(folder))) == list(folder_rows(folder))
-    assert list(hub_rows(str(folder), split="test")) == [(None, NAMED)]
-    assert list(hub_rows(str(folder), "default", "test")) == [(None, NAMED)]
+    assert list(hub_rows(str(folder), "default")) == list(folder_rows(folder))
 
 
 def test_what_the_library_cannot_load(tmp_path):
     folder = tmp_path / "clone"
     folder.mkdir()
     nested().to_parquet(str(folder / "train.parquet"))
-    with pytest.raises(InputError, match=r"cannot be read from the Hugging Face hub: Bad split: dev"):
-        next(hub_rows(str(folder), split="dev"))
     with pytest.raises(InputError, match=r"BuilderConfig 'fr' not found"):
         next(hub_rows(str(folder), "fr"))
     (tmp_path / "code").mkdir()

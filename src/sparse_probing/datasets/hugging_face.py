@@ -154,16 +154,6 @@ def folder_rows(path: Path) -> Iterator[tuple[str | None, Row]]:
                 yield part.split if len(parts) > 1 else None, name(row)
 
 
-def class_names(path: Path, column: str) -> list[str] | None:
-    """Names of the classes of a column of a data set on disk (dots lead into nested columns); null where it has none."""
-    feature: Any = _parts(path)[0].features
-    for key in column.split("."):
-        feature = _item(feature)
-        feature = feature.get(key) if isinstance(feature, dict) else None
-    feature = _item(feature)
-    return list(feature["names"]) if _is_class_label(feature) else None
-
-
 def parse_hub_name(text: str) -> tuple[str, str | None]:
     """`hf:owner/name` or `hf:owner/name:config` -> name and configuration.
 
@@ -178,13 +168,12 @@ def parse_hub_name(text: str) -> tuple[str, str | None]:
     return found[1], found[2]
 
 
-def hub_rows(name: str, config: str | None = None, split: str | None = None) -> Iterator[tuple[str | None, Row]]:
+def hub_rows(name: str, config: str | None = None) -> Iterator[tuple[str | None, Row]]:
     """Rows of a data set of the hub with their split (see `folder_rows`), streamed; code that comes with a data set is not run.
 
     Args:
         name: `owner/name`, or a local folder that `datasets.load_dataset` reads.
         config: configuration, where there are several.
-        split: read this split only, under the hub's name for it; the split of the rows is null then.
 
     Raises:
         PrerequisiteError: the extra is not installed, or the hub is out of reach.
@@ -196,7 +185,7 @@ def hub_rows(name: str, config: str | None = None, split: str | None = None) -> 
         raise PrerequisiteError(
             f"reading {name!r} from the Hugging Face hub needs the extra: pip install 'sparse-probing[hub]'."
         ) from None
-    return _hub_rows(load_dataset, name, config, split)
+    return _hub_rows(load_dataset, name, config)
 
 
 def mapped(
@@ -301,16 +290,13 @@ def _is_lfs_pointer(path: Path) -> bool:
 # ---- the hub ---------------------------------------------------------------------------------------------------------
 
 
-def _hub_rows(
-    load: Callable[..., Any], name: str, config: str | None, split: str | None
-) -> Iterator[tuple[str | None, Row]]:
+def _hub_rows(load: Callable[..., Any], name: str, config: str | None) -> Iterator[tuple[str | None, Row]]:
     try:
-        loaded = load(name, config, split=split, streaming=True)
-        parts = loaded if isinstance(loaded, dict) else {None: loaded}
+        parts = load(name, config, streaming=True)
         for key, part in parts.items():
             class_name = _namer(part.features.to_dict() if part.features else {})
             for row in part:
-                yield SPLIT_WORDS.get(str(key), str(key)) if len(parts) > 1 else None, class_name(dict(row))
+                yield SPLIT_WORDS.get(key, key) if len(parts) > 1 else None, class_name(dict(row))
     except ConnectionError as error:
         raise PrerequisiteError(
             f"data set {name!r} is out of reach ({_first_line(error)}): check the network, or save it elsewhere with save_to_disk "
