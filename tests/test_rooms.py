@@ -12,7 +12,7 @@ SOURCE = Path(__file__).parent.parent / "src" / "sparse_probing"
 ROOMS = [
     "errors", "records", "files", "compiled", "progress", "datasets", "activations", "ranking", "probes", "selection",
     "metrics", "estimators", "results", "sweep", "analyses", "charts", "views", "report", "config", "inputs", "dataset_build",
-    "experiment", "cli",
+    "reopen", "experiment", "verification", "cli",
 ]  # fmt: skip
 HEAVY = {"torch": {"activations"}, "transformers": {"activations"}, "altair": {"charts"}}
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 import shutil
 import time
@@ -19,29 +18,25 @@ from sparse_probing.activations.models import LoadedModel, load_model, outline_m
 from sparse_probing.activations.store import Activations
 from sparse_probing.analyses.datasheet import datasheet
 from sparse_probing.analyses.examples import NamedNeuron, activation_histograms, choose_examples, show_examples
-from sparse_probing.config import RunConfig, make_config, read_config, to_toml
+from sparse_probing.config import RunConfig, to_toml
 from sparse_probing.datasets.feature_dataset import FeatureDataset
 from sparse_probing.datasets.labelled_text import LabelledText
 from sparse_probing.errors import InputError, PrerequisiteError
 from sparse_probing.files import write_json, write_table, write_text
 from sparse_probing.inputs import build_dataset, labelled_text_of
 from sparse_probing.progress import Reporter, Silent
-from sparse_probing.ranking.statistics import class_moments
 from sparse_probing.records import Site
 from sparse_probing.report.html import write_report
 from sparse_probing.results import tables as schema
 from sparse_probing.results.dataset_tables import write_dataset
 from sparse_probing.results.manifest import git_state, versions
-from sparse_probing.selection.exact import checked_problem
-from sparse_probing.selection.problem import Problem
 from sparse_probing.selection.schedule import checked_ks
 from sparse_probing.sweep.evaluate import RunTables, evaluate
 from sparse_probing.sweep.evaluate_numbers import NumberTables, evaluate_numbers
-from sparse_probing.sweep.local_runner import run_tasks, task_data
+from sparse_probing.sweep.local_runner import run_tasks
 from sparse_probing.sweep.number_probes import NumberTask
 from sparse_probing.sweep.numbers import plan_numbers, run_numbers
-from sparse_probing.sweep.plan import ExactPlan, Method, Plan, Task, plan_tasks
-from sparse_probing.sweep.run_task import feature_view
+from sparse_probing.sweep.plan import ExactPlan, Method, Plan, plan_tasks
 from sparse_probing.views.run_view import read_run
 
 UNTRAINED_SEED = 0
@@ -86,7 +81,7 @@ def run(
     with reporter.stage("build rows", sum(len(text.documents) for text in texts), "text") as done:
         dataset = build_dataset(config, texts, model, done)
     identity = config.identity() | {
-        "dataset": _content_hash(dataset),
+        "dataset": dataset.content_hash(),
         "weights": model.fingerprint,
         "version": versions()["sparse-probing"],  # another version's finished tasks are not mixed with ours
     }
@@ -113,6 +108,7 @@ def run(
             "site": sites[0].name,
             "width": sites[0].width,
             "probed_layers": layers,
+            "parameters": sum(parameter.numel() for parameter in model.network.parameters()),
         },
         "ks": list(ks),
         "rows": dataset.n_rows,
@@ -172,40 +168,6 @@ def sizes_of(config: RunConfig, sites: Sequence[Site]) -> tuple[tuple[int, ...],
         )
     exact = ExactPlan(ks=wanted, layers=tuple(chosen), gap=config.exact_gap, nodes=config.exact_nodes)
     return tuple(sorted({*ks, *wanted})), exact
-
-
-def problem_of_run(folder: Path, category: str, feature: str, layer: int, reporter: Reporter | None = None) -> Problem:
-    """The selection problem of one feature at one layer of a finished run, made anew from its options, text and model.
-
-    Activations come from the cache, or from the model where the cache was cleared.
-
-    Raises:
-        InputError: no run, or one that has no such feature or layer.
-    """
-    config = make_config(read_config(folder / "config.toml"))
-    model = load_model(config.model, device=config.device, dtype=config.dtype)
-    dataset = build_dataset(config, labelled_text_of(config), model)
-    sites = find_units(model, config.site, config.layers)
-    if (category, feature) not in zip(dataset.categories, dataset.features, strict=True):
-        raise InputError(f"run {str(folder)!r} has no feature {feature!r} in category {category!r}.")
-    if layer not in [site.layer for site in sites]:
-        raise InputError(f"run {str(folder)!r} does not probe layer {layer}.")
-    store = _activations(config.model_copy(update={"random_model": False}), model, dataset, sites, reporter or Silent())
-    f = list(zip(dataset.categories, dataset.features, strict=True)).index((category, feature))
-    task = Task(layer=layer, category=category, features=(f,), exact=True)
-    data = task_data(task, dataset, store[False])
-    moments = class_moments(data.x[data.train], data.positive[data.train], data.eligible[data.train])
-    return checked_problem(feature_view(task, data, 0, moments, config.selection_ridge).problem)
-
-
-def _content_hash(dataset: FeatureDataset) -> str:
-    digest = hashlib.blake2b(dataset.fingerprint().encode(), digest_size=16)
-    for array in (dataset.positive, dataset.eligible, dataset.row_split, dataset.row_group):
-        digest.update(array.astype("<i8").tobytes())
-    for target in dataset.targets:
-        digest.update(f"{target.category}/{target.name}".encode() + target.values.astype("<f8").tobytes())
-    digest.update(json.dumps([dataset.features, dataset.categories]).encode())
-    return digest.hexdigest()
 
 
 def _begin(folder: Path, config: RunConfig, identity: dict[str, Any]) -> bool:

@@ -101,13 +101,8 @@ def is_out_of_memory(error: RuntimeError) -> bool:
     return isinstance(error, torch.OutOfMemoryError) or "out of memory" in message or "can't allocate memory" in message
 
 
-@torch.inference_mode()
-def forward(model: LoadedModel, sequences: Sequence[np.ndarray], sites: Sequence[Site], take: Take) -> None:
-    """Run right-padded sequences up to the last wanted site.
-
-    Right padding with a mask leaves every real token at its own position, whatever the tokenizer's padding side is, so the other
-    sequences of a batch change a value by rounding only.
-    """
+def right_padded(model: LoadedModel, sequences: Sequence[np.ndarray]) -> tuple[torch.Tensor, torch.Tensor]:
+    """Token ids and attention mask [sequence, position], zeros behind the shorter sequences."""
     longest = max(len(ids) for ids in sequences)
     longest = max(longest, min(padded(longest), model.context))
     ids = torch.zeros((len(sequences), longest), dtype=torch.long)
@@ -115,6 +110,18 @@ def forward(model: LoadedModel, sequences: Sequence[np.ndarray], sites: Sequence
     for i, sequence in enumerate(sequences):
         ids[i, : len(sequence)] = torch.from_numpy(np.asarray(sequence, dtype=np.int64))
         mask[i, : len(sequence)] = 1
+    return ids, mask
+
+
+@torch.inference_mode()
+def forward(model: LoadedModel, sequences: Sequence[np.ndarray], sites: Sequence[Site], take: Take) -> None:
+    """Run right-padded sequences up to the last wanted site.
+
+    Right padding with a mask leaves every real token at its own position, whatever the tokenizer's padding side is, so the other
+    sequences of a batch change a value by rounding only.
+    """
+    ids, mask = right_padded(model, sequences)
+    longest = ids.shape[1]
 
     def take_padded(site: Site, values: torch.Tensor) -> None:
         if values.shape[:-1].numel() != ids.numel():

@@ -10,11 +10,20 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from importlib import resources
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
-from transformers import AutoConfig, AutoModel, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerFast
+from transformers import (
+    AutoConfig,
+    AutoModel,
+    AutoModelForCausalLM,
+    AutoModelForMaskedLM,
+    AutoTokenizer,
+    PreTrainedModel,
+    PreTrainedTokenizerFast,
+)
+from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING, MODEL_FOR_MASKED_LM_MAPPING
 from transformers.utils import logging as transformers_logging
 
 from sparse_probing.activations.sites import ModelSites, find_sites
@@ -27,6 +36,8 @@ logging.getLogger("huggingface_hub").setLevel(logging.ERROR)  # a hub that canno
 
 DEMO_MODEL = "demo"
 NO_LIMIT = 10**9
+Objective = Literal["next token", "masked token"]
+"""What a language-model head was trained to predict."""
 CONTEXT_NAMES = ("max_position_embeddings", "n_positions", "max_seq_len")
 
 
@@ -53,6 +64,10 @@ class LoadedModel(ModelOutline):
     """Hash of weights, precision and configuration."""
     device: torch.device
     """Where token ids are sent."""
+    full: PreTrainedModel | None = None
+    """The same network with its language-model head, where that was asked for and the checkpoint has one."""
+    objective: Objective | None = None
+    """What that head predicts."""
 
 
 def model_path(name: str) -> str:
@@ -109,8 +124,9 @@ def load_model(
     dtype: str = "auto",
     device_map: str | dict[str, Any] | None = None,
     random_weights_seed: int | None = None,
+    with_head: bool = False,
 ) -> LoadedModel:
-    """Load a model for extraction.
+    """Load a model for extraction, or with its head for interventions.
 
     Args:
         name: `demo`, a local folder, or a hub id.
@@ -120,6 +136,7 @@ def load_model(
             needs the package accelerate.
         random_weights_seed: draw fresh weights from the configuration's own initialisation instead of loading them:
             the baseline for what the architecture and the tokens give without training.
+        with_head: load the language-model head, too; `full` stays null where the checkpoint has none (`no_head` says why).
 
     Raises:
         InputError: no model there, no fast tokenizer, no stack of blocks.
@@ -133,9 +150,10 @@ def load_model(
     quantised = getattr(config, "quantization_config", None) is not None
     if quantised and device_map is None:
         device_map = {"": str(place)}  # quantised weights must be put in place while they are loaded
+    network: Any
     try:
         if random_weights_seed is None:
-            network = AutoModel.from_pretrained(model_path(name), dtype=precision, device_map=device_map)
+            network = _pretrained(model_path(name), head_of(config) if with_head else None, precision, device_map)
         else:
             with torch.random.fork_rng(devices=[]):
                 torch.manual_seed(random_weights_seed)
@@ -157,29 +175,73 @@ def load_model(
     return _loaded(name, network, tokenizer)
 
 
+HEADS: dict[Objective, Any] = {"next token": AutoModelForCausalLM, "masked token": AutoModelForMaskedLM}
+
+
+def head_of(config: Any) -> Objective | None:
+    """What a language-model head of this architecture predicts; null where there is no such head."""
+    if config.is_encoder_decoder:
+        return None
+    causal, masked = type(config) in MODEL_FOR_CAUSAL_LM_MAPPING, type(config) in MODEL_FOR_MASKED_LM_MAPPING
+    if masked and not (causal and config.is_decoder):
+        return "masked token"
+    return "next token" if causal else None
+
+
+def _head_classes(config: Any, objective: Objective) -> tuple[type, ...]:
+    mapping = MODEL_FOR_CAUSAL_LM_MAPPING if objective == "next token" else MODEL_FOR_MASKED_LM_MAPPING
+    found: Any = mapping[type(config)]
+    return tuple(found) if isinstance(found, tuple | list) else (found,)
+
+
+def no_head(model: LoadedModel) -> str:
+    """Why a model without `full` has no loss, in words."""
+    if model.network.config.is_encoder_decoder or head_of(model.network.config) is None:
+        return f"{type(model.network).__name__} is no language model by itself"
+    return "the checkpoint has no weights for a language-model head"
+
+
+def _pretrained(path: str, head: Objective | None, precision: Any, device_map: Any) -> PreTrainedModel:
+    """The network with its head if that is wanted and in the checkpoint, else the base model."""
+    if head is not None:
+        network, loading = HEADS[head].from_pretrained(
+            path, dtype=precision, device_map=device_map, output_loading_info=True
+        )
+        base = f"{network.base_model_prefix}."
+        if all(key.startswith(base) for key in loading["missing_keys"]):
+            return network
+        return network.base_model  # the head was drawn at random: its loss would mean nothing
+    return AutoModel.from_pretrained(path, dtype=precision, device_map=device_map)
+
+
 def wrap_model(network: PreTrainedModel, tokenizer: PreTrainedTokenizerFast, name: str = "model") -> LoadedModel:
     """A network that is already in memory, for extraction; it stays where it is, in the precision that it has.
 
     Args:
-        network: with or without language-model head (only its base is run).
+        network: with or without language-model head; extraction runs its base only.
         tokenizer: its fast tokenizer.
         name: shown in messages, tables and reports.
     """
-    base = getattr(network, network.base_model_prefix, network)
-    return _loaded(name, base, _text_tokenizer(tokenizer, name, base.config.model_type))
+    return _loaded(name, network, _text_tokenizer(tokenizer, name, network.config.model_type))
 
 
-def _loaded(name: str, network: PreTrainedModel, tokenizer: TextTokenizer) -> LoadedModel:
-    network = reading_part(network).eval().requires_grad_(requires_grad=False)
+def _loaded(name: str, loaded: PreTrainedModel, tokenizer: TextTokenizer) -> LoadedModel:
+    loaded.eval().requires_grad_(requires_grad=False)
+    network = reading_part(getattr(loaded, loaded.base_model_prefix, loaded))
     network.config.use_cache = False  # keys and values of earlier tokens are for generation
+    objective = head_of(loaded.config)
+    if objective and not isinstance(loaded, _head_classes(loaded.config, objective)):
+        objective = None  # no head, or one for something else
     return LoadedModel(
         name=name,
+        full=loaded if objective else None,
+        objective=objective,
         network=network,
         tokenizer=tokenizer,
         sites=find_sites(network, name),
         fingerprint=_fingerprint(network),
         context=_context(network, network.config),
-        device=_entrance(network),
+        device=_entrance(loaded),
     )
 
 
@@ -205,7 +267,11 @@ def _fingerprint(network: PreTrainedModel) -> str:
         if key not in {"transformers_version", "_name_or_path"}
     }
     with ThreadPoolExecutor() as pool:  # hashing releases the interpreter lock
-        tensors = sorted((key, value) for key, value in _weights(network).items() if isinstance(value, Tensor))
+        tensors = sorted(
+            (key, value)
+            for key, value in _weights(network).items()
+            if isinstance(value, Tensor) and not key.startswith("pooler.")  # is not read, and absent below some heads
+        )
         hashes = pool.map(lambda item: (item[0], str(item[1].dtype), _tensor_hash(item[1])), tensors)
         digest = hashlib.blake2b(digest_size=16)
         digest.update(json.dumps([settings, list(hashes)], sort_keys=True, default=str).encode())

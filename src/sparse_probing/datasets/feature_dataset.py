@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import json
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from typing import TypedDict
@@ -115,6 +116,16 @@ class FeatureDataset:
         ):
             digest.update(str(array.shape).encode())
             digest.update(np.ascontiguousarray(array, dtype="<i8").tobytes())
+        return digest.hexdigest()
+
+    def content_hash(self) -> str:
+        """Hash of everything a run depends on: the fingerprint, labels, numbers, groups and splits."""
+        digest = hashlib.blake2b(self.fingerprint().encode(), digest_size=16)
+        for array in (self.positive, self.eligible, self.row_split, self.row_group):
+            digest.update(array.astype("<i8").tobytes())
+        for target in self.targets:
+            digest.update(f"{target.category}/{target.name}".encode() + target.values.astype("<f8").tobytes())
+        digest.update(json.dumps([self.features, self.categories]).encode())
         return digest.hexdigest()
 
     def rows_of(self, feature: int, split: Split | None = None) -> Int[np.ndarray, " row"]:
