@@ -1,4 +1,4 @@
-"""The verdict on a feature, in words, from stated rules. All thresholds are here."""
+"""The verdict on a feature, in words, from stated rules: after the probes, and after the second look. All thresholds are here."""
 
 from __future__ import annotations
 
@@ -84,7 +84,7 @@ def _verdict(evidence: Evidence) -> tuple[str, str]:
     if evidence.best_f1 <= evidence.always_yes_f1 + AS_GOOD:
         return "not found", f"always answering yes: F1 {evidence.always_yes_f1:.2f}, all neurons {dense:.2f}"
     if evidence.single_f1 >= DEDICATED_F1 and evidence.single_low > evidence.control_f1 and not evidence.by_chance:
-        return "dedicated neuron", f"one neuron: F1 {evidence.single_f1:.2f}"
+        return DEDICATED, f"one neuron: F1 {evidence.single_f1:.2f}"
     if evidence.text_f1 >= evidence.best_f1 - AS_GOOD:
         return (
             READABLE,
@@ -99,5 +99,115 @@ def _verdict(evidence: Evidence) -> tuple[str, str]:
             f"{neurons} seemed enough before test but reach F1 {evidence.k_enough_f1:.2f} on test, all neurons {dense:.2f}",
         )
     if k <= FEW:
-        return f"few neurons ({k})", f"{neurons}: F1 {evidence.k_enough_f1:.2f}, all neurons {dense:.2f}"
+        return f"{FEW_NEURONS} ({k})", f"{neurons}: F1 {evidence.k_enough_f1:.2f}, all neurons {dense:.2f}"
     return f"distributed ({k})", f"{neurons} are needed to come within 5 % of all neurons (F1 {dense:.2f})"
+
+
+SPECIFIC_P = 0.05
+"""Largest p of an ablation's specificity among its placebos at which it counts as more than a placebo."""
+DEDICATED, FEW_NEURONS = "dedicated neuron", "few neurons"
+CAUSAL = "dedicated and causal"
+NO_EFFECT = "dedicated, no specific causal effect found"
+STAND_INS = "one of several stand-ins"
+COMBINATION = "part of a sparse combination"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Ablation:
+    """What switching a support off did to the loss per token (nats), beside its placebos."""
+
+    neurons: int
+    effect_in: float
+    """In class."""
+    effect_in_low: float | None
+    effect_in_high: float | None
+    effect_out: float
+    over_placebo: float | None
+    """Specificity (in class minus out of class) minus the placebos' mean; null without placebos."""
+    low: float | None
+    """Ends of its 95 % interval; null where documents are too few."""
+    high: float | None
+    p: float | None
+    placebos: int
+
+    @property
+    def testable(self) -> bool:
+        """Whether there are enough documents for intervals and enough placebos for a p of 0.05."""
+        return None not in (self.low, self.effect_in_low) and 1 / (1 + self.placebos) <= SPECIFIC_P
+
+    @property
+    def specific(self) -> bool:
+        """Surely something in class, more than out of class, and surely more, in the same direction, than placebos."""
+        if not self.testable or self.p is None or self.p > SPECIFIC_P or abs(self.effect_in) <= abs(self.effect_out):
+            return False
+        assert self.low is not None and self.high is not None
+        assert self.effect_in_low is not None and self.effect_in_high is not None
+        return (self.low > 0 and self.effect_in_low > 0) or (self.high < 0 and self.effect_in_high < 0)
+
+    def words(self) -> str:
+        """One clause with the figures."""
+        what = "without it" if self.neurons == 1 else f"without these {self.neurons}"
+        said = f"{what} the loss per token changes by {self.effect_in:+.3f} nats in class, {self.effect_out:+.3f} out of class"
+        if self.over_placebo is None or self.p is None or 1 / (1 + self.placebos) > SPECIFIC_P:
+            return said + ", too few placebos in so small a layer to tell more"
+        if self.low is None or self.high is None or self.effect_in_low is None:
+            return said + ", too few documents for an interval"
+        return f"{said}; beyond placebos {self.over_placebo:+.3f} [{self.low:+.3f}, {self.high:+.3f}], p {self.p:.2f}"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SecondLook:
+    """What interventions and redundancy add to the verdict of the probes."""
+
+    verdict: str
+    explanation: str
+    """Both from `verdict`."""
+    single: Ablation | None
+    """Null where the model has no loss, or the feature no text."""
+    enough: Ablation | None
+    """Of the neurons that were enough, where they are more than one."""
+    equals: int | None
+    """Single neurons that reach 95 % of the best one's score, itself included (11 are tried); null when not looked for."""
+
+
+def second_verdict(look: SecondLook) -> tuple[str, str]:
+    """Verdict and explanation after the second look. The first rule that applies decides.
+
+    1. No loss was measured, or there are too few documents for intervals or too few placebos for a p of 0.05: the verdict of
+       the probes stands.
+    2. *dedicated and causal*: a dedicated neuron whose ablation is specific: the interval of its effect in class excludes 0,
+       it is larger than the one out of class, its p among placebos is at most 0.05, and the interval of what it does beyond
+       placebos excludes 0 on the same side.
+    3. *one of several stand-ins*: a dedicated neuron whose ablation is not specific, and other single neurons reach 95 % of its
+       score.
+    4. *dedicated, no specific causal effect found*: the same without such others.
+    5. *part of a sparse combination (k)*: few neurons, more than one; *causal* where the ablation of all k is specific.
+    6. Any other verdict of the probes stands; the effect is told.
+
+    Where a specific ablation lowers the loss, the explanation says that the model is better without.
+
+    Limits: a probe shows what can be read, not what is used; that no other text excites a neuron cannot be proved; an ablation
+    without effect may have been repaired by other neurons (the stand-ins were not switched off together with it), and one with
+    effect may have broken something else than the feature.
+    """
+    single, first = look.single, look.verdict
+    combination = first.startswith(FEW_NEURONS) and look.enough is not None
+    tested = look.enough if combination else single
+    if single is None or tested is None:
+        return first, look.explanation
+    others = (
+        f"; {look.equals - 1} other single neurons reach 95 % of its score" if look.equals and look.equals > 1 else ""
+    )
+    why = f"{look.explanation}; {tested.words()}"
+    if tested.specific and tested.effect_in < 0:
+        why += "; the model is better without"
+    if not tested.testable:
+        return first, why
+    if first == DEDICATED:
+        if tested.specific:
+            return CAUSAL, why + others
+        return (STAND_INS, why + others) if others else (NO_EFFECT, why)
+    if combination:
+        short = first.replace(FEW_NEURONS, COMBINATION)
+        return f"{short}, causal" if tested.specific else short, why
+    return first, why
