@@ -10,6 +10,7 @@ if TYPE_CHECKING:
     from sparse_probing.activations.models import load_model as load_model
     from sparse_probing.activations.models import wrap_model as wrap_model
     from sparse_probing.config import RunConfig as RunConfig
+    from sparse_probing.config import VerifyConfig as VerifyConfig
     from sparse_probing.datasets.conllu import read_conllu as read_conllu
     from sparse_probing.datasets.dataset_folder import read_dataset_folder as read_dataset_folder
     from sparse_probing.datasets.dataset_folder import write_dataset_folder as write_dataset_folder
@@ -40,6 +41,8 @@ if TYPE_CHECKING:
     from sparse_probing.selection.exact import Limits as Limits
     from sparse_probing.selection.exact import best_subset as best_subset
     from sparse_probing.selection.problem import make_problem as make_problem
+    from sparse_probing.verification.verify import VerifyResult as VerifyResult
+    from sparse_probing.verification.verify import verify as verify
 
 _HOMES = {
     "write_certificate": "sparse_probing.selection.certificate",
@@ -74,9 +77,12 @@ _HOMES = {
     "read_dataset_folder": "sparse_probing.datasets.dataset_folder",
     "write_dataset_folder": "sparse_probing.datasets.dataset_folder",
     "RunConfig": "sparse_probing.config",
+    "VerifyConfig": "sparse_probing.config",
     "document_level_text": "sparse_probing.datasets.labelled_text",
     "RunResult": "sparse_probing.experiment",
     "run": "sparse_probing.experiment",
+    "VerifyResult": "sparse_probing.verification.verify",
+    "verify": "sparse_probing.verification.verify",
 }
 __all__ = [
     "Document",
@@ -89,6 +95,8 @@ __all__ = [
     "SparseProbe",
     "SparseProbePath",
     "SparseProbeRegressor",
+    "VerifyConfig",
+    "VerifyResult",
     "best_subset",
     "build_source",
     "check_certificate",
@@ -110,6 +118,7 @@ __all__ = [
     "read_dataset_folder",
     "run",
     "selection_stability",
+    "verify",
     "without_each",
     "wrap_model",
     "write_certificate",

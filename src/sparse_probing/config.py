@@ -44,6 +44,10 @@ SourceName = Literal[
 ]
 
 
+FEWEST_PLACEBOS = 20
+"""With 20 the smallest p is 1 in 21."""
+
+
 class DataConfig(BaseModel):
     """Which labelled text, and how it becomes rows."""
 
@@ -204,6 +208,53 @@ class RunConfig(DataConfig):
         """The options that shape the numbers: without the place of the run and the number of workers."""
         values = self.model_dump(mode="json", exclude={"out", "workers", "device_map"})
         return {key: value for key, value in values.items() if value is not None}
+
+
+class VerifyConfig(BaseModel):
+    """Options of `sprobe verify`: what is done to the neurons of a run, and on how many texts it is measured."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    feature: tuple[str, ...] = ()
+    """Feature(s) to look at, by name or as category/name. Default: all of the run."""
+    kinds: tuple[Literal["zero", "mean", "resample", "clamp"], ...] = ("zero",)
+    """What neurons are set to: zero, their mean, values from other tokens (resample), or the heights of --doses (clamp)."""
+    doses: tuple[str, ...] = ("1x", "2x", "4x")
+    """Heights of clamps: 8 (a value), 2x (times the mean in class), q0.95 (a quantile in class)."""
+    where: Literal["all", "labelled"] = "all"
+    """Change neurons at all positions, or at those of the labelled rows only."""
+    texts: int = 24
+    """Texts in class, and as many out of class, on which losses are measured (per feature)."""
+    placebos: int = 20
+    """Random supports of equal size beside each, matched in mean activation and output norm; at least 20."""
+    sizes: tuple[int, ...] = (1,)
+    """Whose texts suffer? So many first neurons of a feature are switched off together, and all features' texts read; 0: skip."""
+    text: Path | None = None
+    """Folder or file of unlabelled text, in which further examples are looked for."""
+    seed: int = 0
+    """Seed of drawing, placebos and bootstrap. Same seed, same bytes."""
+    device: str | None = None
+    """Where the model runs. Default: as in the run."""
+
+    @model_validator(mode="after")
+    def _fields_agree(self) -> VerifyConfig:
+        if self.texts < 1 or self.seed < 0:
+            raise ValueError("texts must be at least 1, and seed not negative")
+        if self.placebos < FEWEST_PLACEBOS:
+            raise ValueError(
+                f"placebos must be at least {FEWEST_PLACEBOS}, got {self.placebos}: fewer cannot reach p 0.05"
+            )
+        if not set(self.kinds) - {"clamp"}:
+            raise ValueError(
+                "kinds must name zero, mean or resample (a clamp is no ablation, on which the verdict rests)"
+            )
+        if not self.sizes or min(self.sizes) < 0:
+            raise ValueError("sizes must be whole numbers from 0 on")
+        return self
+
+    def identity(self) -> dict[str, Any]:
+        """The options that shape the numbers."""
+        return self.model_dump(mode="json", exclude={"device", "text"})
 
 
 def make_config(values: dict[str, Any]) -> RunConfig:

@@ -12,12 +12,15 @@ from rich.markup import escape
 
 from sparse_probing.cli.cache import cache
 from sparse_probing.cli.check_certificate import check_certificate
+from sparse_probing.cli.compare import compare
 from sparse_probing.cli.datasets import datasets
 from sparse_probing.cli.demo import demo
 from sparse_probing.cli.report import report
 from sparse_probing.cli.run import run
 from sparse_probing.cli.simulate import simulate
 from sparse_probing.cli.sites import sites
+from sparse_probing.cli.steer import steer
+from sparse_probing.cli.verify import verify
 from sparse_probing.config import complaint
 from sparse_probing.errors import SparseProbingError
 
@@ -29,6 +32,9 @@ app = cyclopts.App(
 )
 app.command(demo)
 app.command(run)
+app.command(verify)
+app.command(steer)
+app.command(compare)
 app.command(datasets)
 app.command(simulate)
 app.command(sites)

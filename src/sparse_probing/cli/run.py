@@ -60,4 +60,9 @@ def execute(config: RunConfig) -> None:
 
     result = run_experiment(config, reporter=Bars())
     print_findings(result.findings, result.numbers)
-    Console(soft_wrap=True).print(f"report: {result.report}", highlight=False)
+    console = Console(soft_wrap=True)
+    console.print(f"report: {result.report}", highlight=False)
+    if len(result.findings):
+        console.print(
+            f"Does the model use these neurons? Next: sprobe verify {result.folder}", highlight=False, markup=False
+        )

@@ -11,6 +11,7 @@ import jinja2
 
 from sparse_probing.files import write_text
 from sparse_probing.views.dataset_view import dataset_charts
+from sparse_probing.views.evidence_view import evidence_charts
 from sparse_probing.views.run_view import run_view
 from sparse_probing.views.visible import visible
 
@@ -64,7 +65,7 @@ def _two_digits(value: float | None) -> str:
 
 def _charts(view: dict[str, Any]) -> dict[str, Any]:
     """Chart id in the page -> specification."""
-    charts = dataset_charts(view["sheets"])
+    charts = dataset_charts(view["sheets"]) | evidence_charts(view)
     for c, category in enumerate(view["categories"]):
         charts[f"heatmap-{c}"] = category["heatmap"]
         for f, feature in enumerate(category["features"]):

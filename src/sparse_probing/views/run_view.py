@@ -14,6 +14,8 @@ from sparse_probing.records import NEURONS, unit_name
 from sparse_probing.results import tables as schema
 from sparse_probing.sweep.plan import SELECTED, Method
 from sparse_probing.views.dataset_view import dataset_view, read_run_sheets
+from sparse_probing.views.effects_view import matrix_view
+from sparse_probing.views.evidence_view import Tables, feature_evidence, read_evidence, run_evidence
 from sparse_probing.views.numbers_view import numbers_view
 
 TABLES = ("findings", "probes", "neurons", "baselines", "differences", "examples", "histograms")
@@ -72,6 +74,7 @@ def read_run(folder: Path) -> tuple[dict[str, Any], dict[str, pl.DataFrame]]:
 def run_view(folder: Path) -> dict[str, Any]:
     """Everything that the report shows."""
     manifest, tables = read_run(folder)
+    evidence = read_evidence(folder)
     findings = tables["findings"]
     categories = findings["category"].unique(maintain_order=True).to_list()
     site = manifest["model"]["site"]
@@ -83,16 +86,27 @@ def run_view(folder: Path) -> dict[str, Any]:
                 "name": category,
                 "audit": manifest["audits"][category],
                 "heatmap": layer_heatmap(_heatmap_cells(tables["probes"], category, site)),
+                "matrix": None if evidence is None else matrix_view(evidence, category),
                 "features": [
-                    _feature_view(row, tables, site, manifest["model"]["width"])
+                    _feature_view(row, tables, site, manifest["model"]["width"]) | _second_look(row, evidence)
                     for row in findings.filter(category=category).to_dicts()
                 ],
             }
             for category in categories
         ],
         "numbers": numbers_view(tables, site, manifest["audits"]),
+        "evidence": None if evidence is None else run_evidence(evidence),
         "sheets": dataset_view(read_run_sheets(folder, tables["baselines"])),
     }
+
+
+def _second_look(finding: dict[str, Any], evidence: Tables | None) -> dict[str, Any]:
+    """What is shown of the evidence on a feature; its verdict takes the place of the probes'."""
+    parts = None if evidence is None else feature_evidence(evidence, finding["category"], finding["feature"])
+    if parts is None or parts["effects"] is None:
+        return {"evidence": parts}
+    last = parts["effects"]["evidence"]
+    return {"evidence": parts, "verdict": last["verdict"], "explanation": last["explanation"]}
 
 
 def _heatmap_cells(probes: pl.DataFrame, category: str, site: str) -> pl.DataFrame:

@@ -1,0 +1,112 @@
+"""`sprobe verify`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import polars as pl
+from cyclopts import Parameter
+
+from sparse_probing.config import VerifyConfig
+
+if TYPE_CHECKING:
+    from rich.table import Table
+
+DEFAULTS = VerifyConfig()
+FLAT = Parameter(name="*", consume_multiple=True, negative_iterable=())
+
+
+def verify(run: Path, *, options: Annotated[VerifyConfig, FLAT] = DEFAULTS) -> None:
+    """Look a second time at the neurons that a run names: what happens without them, in class, out of class, beside placebos.
+
+    Writes RUN/evidence/ and the report anew. Stopped work is continued by the same command.
+
+    Args:
+        run: Folder of a finished run.
+        options: What is done to the neurons, and on how many texts.
+    """
+    from rich.console import Console
+
+    from sparse_probing.cli.progress import Bars
+    from sparse_probing.verification.verify import verify as verify_run  # torch is imported here, not for --help
+
+    result = verify_run(run, options, reporter=Bars())
+    print_evidence(result.evidence, result.matrix)
+    Console(soft_wrap=True).print(f"report: {result.report}", highlight=False)
+
+
+def print_evidence(evidence: pl.DataFrame, matrix: pl.DataFrame) -> None:
+    """Two tables per category: effect of each feature's neuron with the verdict, and whose texts suffer without it.
+
+    Args:
+        evidence: table `evidence` of the second look.
+        matrix: table `effect_matrix`.
+    """
+    from rich.console import Console
+    from rich.text import Text
+
+    from sparse_probing.cli.progress import WIDTH_WITHOUT_TERMINAL
+
+    console = Console()
+    if not console.is_terminal:
+        console = Console(width=WIDTH_WITHOUT_TERMINAL)
+    for (category,), block in evidence.group_by("category", maintain_order=True):
+        console.print(Text(str(category), style="bold"))
+        table = _table("feature", "neuron", "in class", "beyond placebos", "exceeds", "p", "verdict")
+        for row in block.to_dicts():
+            table.add_row(
+                Text(row["feature"]),
+                row["neuron"],
+                _signed(row["effect_in"]),
+                _signed(row["over_placebo"]),
+                "–" if row["exceeded_in"] is None else f"{100 * row['exceeded_in']:.0f} %",
+                "–" if row["p"] is None else f"{row['p']:.3f}",
+                row["verdict"],
+            )
+        console.print(table)
+        for remark in block["remark"].drop_nulls().unique(maintain_order=True):
+            console.print(Text(f"note: {remark}", style="dim"))
+        cells = matrix.filter(pl.col("category") == category)
+        if cells["affected"].n_unique() > 1:
+            console.print(_whose_texts(cells.filter(size=cells["size"].min())))
+    console.print(
+        "Change of the loss per token (nats) when the neuron is set to 0; beyond placebos: in class minus out of class, less the "
+        "mean of matched random neurons; exceeds: placebos that hurt less in class.",
+        highlight=False,
+    )
+
+
+def _table(*columns: str) -> Table:
+    from rich.box import SIMPLE_HEAD
+    from rich.table import Table
+
+    table = Table(box=SIMPLE_HEAD, pad_edge=False, collapse_padding=True)
+    for name in columns:
+        words = name in ("feature", "neuron", "neuron of", "verdict", "the largest")
+        table.add_column(name, justify="left" if words else "right", no_wrap=True)
+    return table
+
+
+def _whose_texts(cells: pl.DataFrame) -> Table:
+    """One line per feature whose neuron is switched off."""
+    from rich.text import Text
+
+    table = _table("neuron of", "own texts", "per cent", "interval", "mean of the others", "the largest")
+    for (name,), block in cells.group_by("switched_off", maintain_order=True):
+        others = block.filter(pl.col("affected") != name).sort("effect", descending=True).to_dicts()
+        for own in block.filter(affected=name).to_dicts():
+            ends = own["effect_low"], own["effect_high"]
+            table.add_row(
+                Text(str(name)),
+                _signed(own["effect"]),
+                f"{own['percent']:+.2f} %",
+                "–" if None in ends else f"[{ends[0]:+.4f}, {ends[1]:+.4f}]",
+                _signed(sum(row["effect"] for row in others) / len(others)) if others else "–",
+                Text(f"{others[0]['effect']:+.4f} {others[0]['affected']}" if others else "–"),
+            )
+    return table
+
+
+def _signed(value: float | None) -> str:
+    return "–" if value is None else f"{value:+.4f}"

@@ -1,0 +1,1 @@
+"""The second look: the evidence on every neuron that a run names."""

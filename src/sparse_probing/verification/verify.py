@@ -1,0 +1,233 @@
+"""The second look at the neurons that a run names: interventions, weights, profiles, redundancy; then the verdict."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import shutil
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import polars as pl
+
+from sparse_probing.analyses.doses import parse_dose
+from sparse_probing.analyses.feature_effects import Treatment
+from sparse_probing.analyses.redundancy import ALL_LAYERS
+from sparse_probing.config import VerifyConfig
+from sparse_probing.datasets.labelled_text import LabelledText
+from sparse_probing.datasets.text_folder import read_texts
+from sparse_probing.errors import InputError, PrerequisiteError
+from sparse_probing.files import write_json, write_table
+from sparse_probing.progress import Reporter, Silent
+from sparse_probing.reopen import OpenRun, open_run
+from sparse_probing.report.html import write_report
+from sparse_probing.results import tables as schema
+from sparse_probing.results.findings import named_finding
+from sparse_probing.results.manifest import git_state, versions
+from sparse_probing.results.verdict import Ablation, SecondLook, second_verdict
+from sparse_probing.verification.effects import run_effects, scoring_of
+from sparse_probing.verification.parts import Rows, profile_rows, structure_rows, weight_rows
+from sparse_probing.views.evidence_view import ALL_TABLES, EVIDENCE_FOLDER
+from sparse_probing.views.run_view import read_run
+
+ABLATIONS = ("zero", "mean", "resample")
+"""Kinds of intervention that the verdict may rest on: the first of them that was made."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class VerifyResult:
+    """What `verify` left behind."""
+
+    folder: Path
+    evidence: pl.DataFrame
+    """One row per feature: effect of its neuron, p, verdict."""
+    matrix: pl.DataFrame
+    """Whose neurons were switched off, whose texts were read, change of the loss (`effect_matrix`)."""
+    report: Path
+
+
+def verify(
+    folder: Path,
+    config: VerifyConfig | None = None,
+    labelled: Sequence[LabelledText] | None = None,
+    reporter: Reporter | None = None,
+) -> VerifyResult:
+    """Collect the evidence on every neuron that a run names, into `evidence/` of its folder, and write its report anew.
+
+    Stopped work is continued by the same call; finished work with the same options is only read.
+
+    Args:
+        folder: of a finished run.
+        config: options.
+        labelled: the run's labelled text, where it was made in Python.
+        reporter: told about progress; silent when null.
+
+    Raises:
+        InputError: no run, another model or other data than it was made with, a feature that it does not have.
+        PrerequisiteError: the folder cannot be written.
+    """
+    config, reporter = config or VerifyConfig(), reporter or Silent()
+    doses = tuple(map(parse_dose, config.doses))
+    started = time.monotonic()
+    manifest, tables = read_run(folder)
+    wanted = _wanted(tables["findings"], config.feature)
+    text = None if config.text is None else read_texts(config.text, seed=config.seed)
+    identity = {
+        "options": config.identity(),
+        "text": None if text is None else _hash([text.names, text.texts]),
+        "run": manifest["identity"],
+        "version": versions()["sparse-probing"],
+    }
+    place = folder / EVIDENCE_FOLDER
+    if _known(place / "manifest.json") == identity:
+        return _result(folder)
+    run = open_run(folder, labelled, reporter, with_head=True, device=config.device)
+    features = [run.feature(*key) for key in wanted]
+    tasks = _tasks(place, identity)
+    treatment = Treatment(
+        kinds=config.kinds, doses=doses, labelled_only=config.where == "labelled", placebos=config.placebos
+    )
+    scoring, remark = scoring_of(run)
+    if scoring is None:
+        reporter.note(f"no loss can be measured: {remark}; the evidence rests on probes, weights and examples.")
+    found = {} if scoring is None else run_effects(run, features, treatment, scoring, config, tasks, reporter)
+    rows: Rows = {
+        "ablations": [row for task in found.values() for row in task["ablations"]],
+        "effect_matrix": [row for task in found.values() for row in task["effect_matrix"]],
+    }
+    parts: dict[str, Callable[[], Rows]] = {
+        "profile": lambda: profile_rows(run, features, text, config.seed),
+        "weights": lambda: weight_rows(run, features, config.seed),
+        "structure": lambda: structure_rows(run, features, config.seed),
+    }
+    for name, make in parts.items():
+        rows |= _once(tasks / f"{name}.json", make)
+    remarks = {f: task["remark"] for f, task in found.items()} if scoring else dict.fromkeys(features, remark)
+    rows["evidence"] = _verdicts(run, features, rows, remarks)
+    (place / "manifest.json").unlink(missing_ok=True)  # from here on the tables are no longer those that it speaks of
+    for name, columns in ALL_TABLES.items():
+        write_table(place / f"{name}.parquet", schema.table(rows[name], columns))
+    about = {
+        "identity": identity,
+        "git": git_state(),
+        "versions": versions(),
+        "objective": run.model.objective,
+        "wall_time_s": round(time.monotonic() - started, 1),
+    }
+    write_json(place / "manifest.json", about)
+    shutil.rmtree(place / "tasks", ignore_errors=True)
+    return _result(folder)
+
+
+def _once(path: Path, make: Callable[[], Rows]) -> Rows:
+    """Rows that were made before a stop, or made now."""
+    if path.exists():
+        return json.loads(path.read_text(encoding="utf-8"))
+    rows = make()
+    write_json(path, rows)
+    return rows
+
+
+def _result(folder: Path) -> VerifyResult:
+    evidence, matrix = (
+        pl.read_parquet(folder / EVIDENCE_FOLDER / f"{n}.parquet") for n in ("evidence", "effect_matrix")
+    )
+    return VerifyResult(folder=folder, evidence=evidence, matrix=matrix, report=write_report(folder))
+
+
+def _wanted(findings: pl.DataFrame, names: Sequence[str]) -> list[tuple[str, str]]:
+    """(category, feature) of the features that are named, or of all.
+
+    Raises:
+        InputError: a name that the run does not have, or that several categories have; a run of numbers only.
+    """
+    if not len(findings):
+        raise InputError("this run probed numbers only: there is no class whose neurons could be verified.")
+    chosen = {tuple(named_finding(findings, name)[key] for key in ("category", "feature")) for name in names}
+    return [key for key in findings.select("category", "feature").rows() if key in chosen or not names]
+
+
+def _known(path: Path) -> Any:
+    return json.loads(path.read_text(encoding="utf-8"))["identity"] if path.exists() else None
+
+
+def _hash(value: Any) -> str:
+    return hashlib.blake2b(json.dumps(value, sort_keys=True).encode(), digest_size=8).hexdigest()
+
+
+def _tasks(place: Path, identity: dict[str, Any]) -> Path:
+    """Folder of finished tasks of this very analysis; those of another one are removed."""
+    tasks = place / "tasks" / _hash(identity)
+    try:
+        for other in (place / "tasks").glob("*"):
+            if other != tasks:
+                shutil.rmtree(other)
+        tasks.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise PrerequisiteError(
+            f"{str(place)!r} cannot be written ({error.strerror}): copy the run to a folder of yours."
+        ) from None
+    return tasks
+
+
+def _verdicts(
+    run: OpenRun, features: Sequence[int], rows: Rows, remarks: dict[int, str | None]
+) -> list[dict[str, Any]]:
+    """One row per feature: the verdict of the probes, revised."""
+    made = {row["kind"] for row in rows["ablations"]}
+    ablation = next((kind for kind in ABLATIONS if kind in made), None)
+    result = []
+    for f in features:
+        key = {"category": run.dataset.categories[f], "feature": run.dataset.features[f]}
+        finding = run.tables["findings"].filter(**key).row(0, named=True)
+        mine = {
+            row["support"]: row for row in rows["ablations"] if key.items() <= row.items() and row["kind"] == ablation
+        }
+        looks = {role: _ablation(row) for role, row in mine.items()}
+        equals = _equals(rows["pruning"], key)
+        short, why = second_verdict(
+            SecondLook(
+                verdict=finding["verdict"],
+                explanation=finding["explanation"],
+                single=looks.get("single"),
+                enough=looks.get("enough"),
+                equals=equals,
+            )
+        )
+        shown = mine.get("single", {})
+        result.append(
+            key
+            | {
+                "neuron": finding["neuron"],
+                "verdict": short,
+                "explanation": why,
+                "remark": remarks[f],
+                "equals": equals,
+            }
+            | {name: shown.get(name) for name in ("effect_in", "over_placebo", "p", "exceeded_in")}
+        )
+    return result
+
+
+def _equals(pruning: Sequence[dict[str, Any]], key: dict[str, str]) -> int | None:
+    """Single neurons of all layers that do as well as the best one, itself included."""
+    mine = [row for row in pruning if row["scope"] == ALL_LAYERS and key.items() <= row.items()]
+    return sum(bool(row["as_good"]) for row in mine) if mine else None
+
+
+def _ablation(row: dict[str, Any]) -> Ablation:
+    return Ablation(
+        neurons=len(row["neurons"]),
+        effect_in=row["effect_in"],
+        effect_in_low=row["effect_in_low"],
+        effect_in_high=row["effect_in_high"],
+        effect_out=row["effect_out"],
+        over_placebo=row.get("over_placebo"),
+        low=row.get("over_placebo_low"),
+        high=row.get("over_placebo_high"),
+        p=row.get("p"),
+        placebos=row["placebos"],
+    )
