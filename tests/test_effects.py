@@ -244,8 +244,9 @@ def single(model: LoadedModel, layer: int, *units: int) -> Support:
 def ablation_of(row: dict[str, Any]) -> Ablation:
     return Ablation(
         neurons=len(row["neurons"]), effect_in=row["effect_in"], effect_in_low=row["effect_in_low"],
-        effect_in_high=row["effect_in_high"], effect_out=row["effect_out"], over_placebo=row["over_placebo"],
-        low=row["over_placebo_low"], high=row["over_placebo_high"], p=row["p"], placebos=row["placebos"],
+        effect_in_high=row["effect_in_high"], effect_out=row["effect_out"], loss_in=row["loss_in"],
+        over_placebo=row["over_placebo"], low=row["over_placebo_low"], high=row["over_placebo_high"], p=row["p"],
+        placebos=row["placebos"],
     )  # fmt: skip
 
 
@@ -921,7 +922,8 @@ def ablation(
 ) -> Ablation:
     ends = around or (None, None)
     return Ablation(
-        neurons=neurons, effect_in=effect, effect_in_low=ends[0], effect_in_high=ends[1], effect_out=0.05, over_placebo=0.2,
+        neurons=neurons, effect_in=effect, effect_in_low=ends[0], effect_in_high=ends[1], effect_out=0.05, loss_in=5.0,
+        over_placebo=0.2,
         low=low, high=high, p=p, placebos=placebos,
     )  # fmt: skip
 
@@ -981,8 +983,8 @@ def test_second_verdicts(given_, short):
 def test_the_explanation_tells_the_figures():
     _, why = second_verdict(look(SURE, equals=4))
     assert why == (
-        "why; without it the loss per token changes by +0.250 nats in class, +0.050 out of class; beyond placebos +0.200 "
-        "[+0.100, +0.300], p 0.05; 3 other single neurons reach 95 % of its score"
+        "why; without it the loss per token changes by +0.2500 nats in class (+5.00 %), +0.0500 out of class; beyond "
+        "placebos +0.2000 [+0.1000, +0.3000], p 0.05; 3 other single neurons reach 95 % of its score"
     )
     assert "too few placebos" in second_verdict(look(ablation(p=None)))[1]
     assert "too few documents" in second_verdict(look(ablation(low=None, high=None)))[1]
@@ -992,7 +994,8 @@ def test_the_explanation_tells_the_figures():
 def test_an_ablation_that_leaves_the_class_alone_is_not_causal_for_it():
     """All of the specificity comes from texts out of class."""
     away = Ablation(
-        neurons=1, effect_in=0.0, effect_in_low=-0.1, effect_in_high=0.1, effect_out=0.9, over_placebo=-0.9, low=-1.0, high=-0.8,
+        neurons=1, effect_in=0.0, effect_in_low=-0.1, effect_in_high=0.1, effect_out=0.9, loss_in=5.0,
+        over_placebo=-0.9, low=-1.0, high=-0.8,
         p=1 / 21, placebos=20,
     )  # fmt: skip
     assert second_verdict(look(away))[0] != CAUSAL

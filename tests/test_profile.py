@@ -19,13 +19,13 @@ from sparse_probing.analyses.activation_profile import (
     CURVE_POINTS,
     TokenTrace,
     activation_profile,
-    category_groups,
     disambiguation,
     threshold_curve,
     token_trace,
     weighted_auc,
 )
 from sparse_probing.analyses.activation_profile import strongest_tokens as strongest_means
+from sparse_probing.analyses.evidence_texts import category_groups
 from sparse_probing.analyses.examples import (
     DistinctExamples,
     NamedNeuron,

@@ -122,7 +122,7 @@ def test_changed_data_are_a_sentence(change, folder, data):
         else:
             data.write_text(text.replace("harbour", "garden"))
         with pytest.raises(
-            InputError, match="does not exist" if change == "gone" else "is not what it was: bring back the data"
+            InputError, match="which is not there" if change == "gone" else "is not what it was: bring back the data"
         ):
             open_run(folder)
     finally:

@@ -344,7 +344,7 @@ def test_what_makes_runs_less_comparable_is_said(tmp_path):
         "Different sites: mlp.neurons (a), resid.post (b). Their units are not alike.",
         "Options differ: pooling.",
         "Numbers of rows differ for 1 of 2 features (c/a): other rows, or another tokenizer.",
-        "b probes 1 of its 3 layers only.",
+        "b probes layers 1 of its 3 only.",
         "Only in a, left out: c/only.",
     ]
     assert found.tables["dynamics"]["feature"].to_list() == ["a", "b"]

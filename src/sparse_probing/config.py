@@ -235,6 +235,8 @@ class VerifyConfig(BaseModel):
     """Seed of drawing, placebos and bootstrap. Same seed, same bytes."""
     device: str | None = None
     """Where the model runs. Default: as in the run."""
+    replace: bool = False
+    """Throw away a finished second look with other options."""
 
     @model_validator(mode="after")
     def _fields_agree(self) -> VerifyConfig:
@@ -254,7 +256,7 @@ class VerifyConfig(BaseModel):
 
     def identity(self) -> dict[str, Any]:
         """The options that shape the numbers."""
-        return self.model_dump(mode="json", exclude={"device", "text"})
+        return self.model_dump(mode="json", exclude={"device", "replace", "text"})
 
 
 def make_config(values: dict[str, Any]) -> RunConfig:

@@ -16,6 +16,7 @@ from sparse_probing.activations.store import Activations
 from sparse_probing.config import RunConfig, make_config, read_config
 from sparse_probing.datasets.feature_dataset import FeatureDataset
 from sparse_probing.datasets.labelled_text import LabelledText
+from sparse_probing.datasets.places import is_hugging_face
 from sparse_probing.errors import InputError
 from sparse_probing.inputs import build_dataset, labelled_text_of
 from sparse_probing.progress import Reporter, Silent
@@ -126,6 +127,11 @@ def open_run(
     if labelled is None and config.data is None and config.source is None:
         raise InputError(
             f"run {str(folder)!r} was made from labelled text in Python: give the same text, verify(folder, labelled=...)."
+        )
+    if labelled is None and config.data is not None and not is_hugging_face(config.data) and not config.data.exists():
+        raise InputError(
+            f"run {str(folder)!r} was made from {str(config.data)!r}, which is not there: bring it back, or start from the folder "
+            "that `sprobe run` was started in."
         )
     texts = list(labelled) if labelled is not None else labelled_text_of(config, reporter)
     with reporter.stage("build rows", sum(len(text.documents) for text in texts), "text") as done:

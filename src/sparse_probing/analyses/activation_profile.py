@@ -53,24 +53,6 @@ class TokenTrace:
     """Token id -> text, as it first occurs in the rows."""
 
 
-def category_groups(
-    dataset: FeatureDataset, feature: int, rows: Int[np.ndarray, " row"]
-) -> tuple[Int[np.ndarray, " row"], tuple[str, ...]]:
-    """Rows by the feature of the category that they carry (each language a group), where no row carries two.
-
-    Returns:
-        Group of each row, and the groups' names; no names where the features of the category overlap, or are fewer than three.
-    """
-    members = [f for f, name in enumerate(dataset.categories) if name == dataset.categories[feature]]
-    carried = dataset.positive[rows][:, members]
-    if len(members) < 3 or (carried.sum(axis=1) > 1).any():
-        return np.zeros(len(rows), dtype=np.int64), ()
-    names = tuple(dataset.features[f] for f in members)
-    alone = ~carried.any(axis=1)
-    group = np.where(alone, len(names), carried.argmax(axis=1))
-    return group, (*names, "none of them") if alone.any() else names
-
-
 def token_trace(
     dataset: FeatureDataset,
     feature: int,

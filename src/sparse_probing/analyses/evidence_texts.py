@@ -15,7 +15,7 @@ from sparse_probing.datasets.feature_dataset import FeatureDataset
 from sparse_probing.errors import InputError
 from sparse_probing.records import SPLITS, Split, task_rng
 
-OTHERS = "other"
+OTHERS = "none of them"
 PREFERRED = (Split.TEST, Split.VALIDATION, Split.TRAIN)
 """Texts of the test split first. The others may follow: neurons were chosen by labels and activations, never by losses."""
 MASKED_SHARE = 0.15
@@ -113,7 +113,7 @@ def category_texts(
     """Up to `per_part` sequences for each feature of a category, and for rows that carry none.
 
     Returns:
-        The texts, and for each feature (and "other") which of their rows carry it.
+        The texts, and for each feature (and "none of them") which of their rows carry it.
     """
     features = [f for f, c in enumerate(dataset.categories) if c == category]
     carried = {dataset.features[f]: dataset.positive[:, f] & dataset.eligible[:, f] for f in features}
@@ -133,7 +133,7 @@ def category_texts(
 def parts_of(dataset: FeatureDataset, category: str) -> list[str]:
     """Part of the data that each row belongs to: the feature that it carries (its language, its kind of text).
 
-    Where rows may carry several features of the category there are no parts: all rows are "other".
+    Where rows may carry several features of the category there are no parts: all rows are "none of them".
     """
     features = [f for f, c in enumerate(dataset.categories) if c == category]
     positive = dataset.positive[:, features] & dataset.eligible[:, features]
@@ -141,6 +141,24 @@ def parts_of(dataset: FeatureDataset, category: str) -> list[str]:
         return [OTHERS] * dataset.n_rows
     names = np.array([*(dataset.features[f] for f in features), OTHERS], dtype=object)
     return names[np.where(positive.any(axis=1), positive.argmax(axis=1), len(features))].tolist()
+
+
+def category_groups(
+    dataset: FeatureDataset, feature: int, rows: Int[np.ndarray, " row"]
+) -> tuple[Int[np.ndarray, " row"], tuple[str, ...]]:
+    """Rows by the feature of the category that they carry (each language a group), where no row carries two.
+
+    Returns:
+        Group of each row, and the groups' names; no names where the features of the category overlap, or are fewer than three.
+    """
+    category = dataset.categories[feature]
+    of_row = parts_of(dataset, category)
+    parts = [of_row[row] for row in rows.tolist()]
+    members = [name for name, of in zip(dataset.features, dataset.categories, strict=True) if of == category]
+    if len(members) < 3 or set(parts) <= {OTHERS}:
+        return np.zeros(len(rows), dtype=np.int64), ()
+    names = (*members, OTHERS) if OTHERS in parts else tuple(members)
+    return np.array([names.index(part) for part in parts]), names
 
 
 def _drawn(

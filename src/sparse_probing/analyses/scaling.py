@@ -197,7 +197,8 @@ def _differences(runs: dict[str, FinishedRun]) -> list[str]:
     for name, run in runs.items():
         model = run.manifest["model"]
         if len(model["probed_layers"]) < model["layers"]:
-            notes.append(f"{name} probes {len(model['probed_layers'])} of its {model['layers']} layers only.")
+            probed = " ".join(map(str, model["probed_layers"]))
+            notes.append(f"{name} probes layers {probed} of its {model['layers']} only.")
     if any(len(run.tables["number_findings"]) for run in runs.values() if "number_findings" in run.tables):
         notes.append("Numbers (regression) are not compared.")
     return notes

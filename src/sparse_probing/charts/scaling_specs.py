@@ -59,10 +59,10 @@ def f1_against_depth(points: pl.DataFrame) -> dict[str, Any]:
 
     Args:
         points: columns `panel`, `run`, `layer`, `relative_depth`, `probe`, `f1`, `k`; panels, runs and probes in their order. The
-            last probe is shown first.
+            first probe is shown first.
     """
     order, probes = _in_order(points, "run"), _in_order(points, "probe")
-    chosen = alt.param(name="probe", value=probes[-1], bind=alt.binding_radio(options=probes, name=" "))
+    chosen = alt.param(name="probe", value=probes[0], bind=alt.binding_radio(options=probes, name=" "))
     lines = (
         alt.Chart()
         .mark_line(point={"size": 22}, strokeWidth=1.6)

@@ -151,6 +151,8 @@ def _change_words(change: dict[str, Any], feature: str | None, where: str) -> st
             f"; usually {change['mean_in_class']:.3g} in class {feature} and {change['mean_out_of_class']:.3g} out of it "
             "(means of the training rows)"
         )
+        if change["mean_in_class"] < change["mean_out_of_class"]:
+            usual += "; it is lower in class, so a larger value leads away from the class"
     places = "every position" if where == "all" else "every position from the prompt's last token on"
     return f"{change['unit']} held at {change['value']:.4g} at {places}{usual}."
 
@@ -160,7 +162,10 @@ def _summary(result: dict[str, Any], feature: str | None) -> list[str]:
     seeds = "1 text" if len(texts) == 1 else f"{len(texts)} texts"
     changed = sum(row["changed_share"] for row in texts) / len(texts)
     same = sum(row["changed_share"] == 0 for row in texts)
-    lines = [f"{seeds}: {changed:.0%} of the tokens changed, {same} texts not at all."]
+    unmoved = "1 text" if same == 1 else f"{same} texts"
+    lines = [f"{seeds}: {changed:.0%} of the tokens changed, {unmoved} not at all."]
+    if same == len(texts) and not result["continuations"]:
+        lines.append("--continuation sees effects that are too small to change a text.")
     both = [row for row in texts if row["log_prob_before"] is not None and row["log_prob_after"] is not None]
     if both:
         before, after = (sum(row[f"log_prob_{side}"] for row in both) / len(both) for side in ("before", "after"))

@@ -14,6 +14,8 @@ if TYPE_CHECKING:
     from rich.table import Table
 
 DEFAULTS = VerifyConfig()
+LEAST = {"interval": 18, "p": 5, "verdict": 14}
+"""Narrowest columns; in a narrow window words wrap, numbers never do."""
 FLAT = Parameter(name="*", consume_multiple=True, negative_iterable=())
 
 
@@ -53,7 +55,7 @@ def print_evidence(evidence: pl.DataFrame, matrix: pl.DataFrame) -> None:
         console = Console(width=WIDTH_WITHOUT_TERMINAL)
     for (category,), block in evidence.group_by("category", maintain_order=True):
         console.print(Text(str(category), style="bold"))
-        table = _table("feature", "neuron", "in class", "beyond placebos", "exceeds", "p", "verdict")
+        table = _table("feature", "neuron", "in class", "beyond placebos", "exceeds, in class", "p", "verdict")
         for row in block.to_dicts():
             table.add_row(
                 Text(row["feature"]),
@@ -70,11 +72,16 @@ def print_evidence(evidence: pl.DataFrame, matrix: pl.DataFrame) -> None:
         cells = matrix.filter(pl.col("category") == category)
         if cells["affected"].n_unique() > 1:
             console.print(_whose_texts(cells.filter(size=cells["size"].min())))
-    console.print(
-        "Change of the loss per token (nats) when the neuron is set to 0; beyond placebos: in class minus out of class, less the "
-        "mean of matched random neurons; exceeds: placebos that hurt less in class.",
-        highlight=False,
-    )
+    kinds = evidence["ablation"].drop_nulls().unique().to_list()
+    what = {"zero": "is set to 0", "mean": "is set to its mean", "resample": "takes values of other tokens"}
+    if kinds:
+        console.print(
+            f"Change of the loss per token (nats) when the neuron {what[kinds[0]]}; beyond placebos: in class minus out of class, "
+            "less the mean of matched random neurons (p: how many of these lie as far out); exceeds: placebos that do less in "
+            "class. "
+            "Own texts: the neuron set to 0 on the texts of every feature. All else is in the report.",
+            highlight=False,
+        )
 
 
 def _table(*columns: str) -> Table:
@@ -84,7 +91,7 @@ def _table(*columns: str) -> Table:
     table = Table(box=SIMPLE_HEAD, pad_edge=False, collapse_padding=True)
     for name in columns:
         words = name in ("feature", "neuron", "neuron of", "verdict", "the largest")
-        table.add_column(name, justify="left" if words else "right", no_wrap=True)
+        table.add_column(name, justify="left" if words else "right", min_width=LEAST.get(name, 8), overflow="fold")
     return table
 
 
@@ -109,4 +116,5 @@ def _whose_texts(cells: pl.DataFrame) -> Table:
 
 
 def _signed(value: float | None) -> str:
-    return "–" if value is None else f"{value:+.4f}"
+    text = "–" if value is None else f"{value:+.4f}"
+    return text[1:] if text in ("-0.0000", "+0.0000") else text

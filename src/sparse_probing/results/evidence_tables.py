@@ -75,6 +75,7 @@ EVIDENCE: dict[str, Any] = {
     "category": pl.String,
     "feature": pl.String,
     "neuron": pl.String,
+    "ablation": pl.String,
     "effect_in": pl.Float64,
     "over_placebo": pl.Float64,
     "p": pl.Float64,
@@ -84,7 +85,8 @@ EVIDENCE: dict[str, Any] = {
     "explanation": pl.String,
     "remark": pl.String,
 }
-"""One row per feature: the verdict after the second look. equals: single neurons that do as well as the best, itself included.
+"""One row per feature: the verdict after the second look. ablation: the kind that it rests on. equals: single neurons that reach
+95 % of the best one's score, itself included.
 remark: what could not be measured."""
 
 EVIDENCE_TABLES: dict[str, dict[str, Any]] = {

@@ -122,6 +122,8 @@ class Ablation:
     effect_in_low: float | None
     effect_in_high: float | None
     effect_out: float
+    loss_in: float
+    """Per token in class, without change."""
     over_placebo: float | None
     """Specificity (in class minus out of class) minus the placebos' mean; null without placebos."""
     low: float | None
@@ -147,12 +149,14 @@ class Ablation:
     def words(self) -> str:
         """One clause with the figures."""
         what = "without it" if self.neurons == 1 else f"without these {self.neurons}"
-        said = f"{what} the loss per token changes by {self.effect_in:+.3f} nats in class, {self.effect_out:+.3f} out of class"
+        share = f"{100 * self.effect_in / self.loss_in:+.2f} %"
+        said = f"{what} the loss per token changes by {self.effect_in:+.4f} nats in class ({share})"
+        said += f", {self.effect_out:+.4f} out of class"
         if self.over_placebo is None or self.p is None or 1 / (1 + self.placebos) > SPECIFIC_P:
             return said + ", too few placebos in so small a layer to tell more"
         if self.low is None or self.high is None or self.effect_in_low is None:
             return said + ", too few documents for an interval"
-        return f"{said}; beyond placebos {self.over_placebo:+.3f} [{self.low:+.3f}, {self.high:+.3f}], p {self.p:.2f}"
+        return f"{said}; beyond placebos {self.over_placebo:+.4f} [{self.low:+.4f}, {self.high:+.4f}], p {self.p:.2f}"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

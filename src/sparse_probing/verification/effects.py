@@ -68,9 +68,8 @@ def run_effects(
         if sizes
     }
     plans = [_plan(run, f, treatment, scoring, config, parts[dataset.categories[f]]) for f in features]
-    total = sum(plan.passes for plan in plans) + sum(
-        len(wide[dataset.categories[f]][0].texts) * (1 + len(sizes)) for f in features if sizes
-    )
+    beside = {category: len(evidence.texts) * (1 + len(sizes)) for category, (evidence, _) in wide.items()}
+    total = sum(plan.passes + beside.get(dataset.categories[plan.feature], 0) for plan in plans)
     trusted: dict[int, bool] = {}
     budget = loss_budget(run.model, reporter.note)
     with reporter.stage("interventions", total, "text") as done:
@@ -79,7 +78,7 @@ def run_effects(
             path = tasks / f"{plan.feature:04d}.json"
             if path.exists():
                 found[plan.feature] = json.loads(path.read_text(encoding="utf-8"))
-                done(plan.passes + (len(wide[category][0].texts) * (1 + len(sizes)) if sizes else 0))
+                done(plan.passes + beside.get(category, 0))
                 continue
             task: dict[str, Any] = {"remark": plan.remark, "ablations": [], "effect_matrix": []}
             if plan.evidence is not None:

@@ -11,7 +11,8 @@ from tokenizers import Tokenizer
 from sparse_probing.activations.extract import sequence_tokens, token_activations
 from sparse_probing.activations.token_statistics import unit_statistics
 from sparse_probing.activations.weights import read_weights
-from sparse_probing.analyses.activation_profile import activation_profile, category_groups, token_trace
+from sparse_probing.analyses.activation_profile import activation_profile, token_trace
+from sparse_probing.analyses.evidence_texts import category_groups
 from sparse_probing.analyses.examples import NamedNeuron, evidence_examples, where
 from sparse_probing.analyses.output_weights import WeightTarget, next_token_counts, weight_evidence
 from sparse_probing.analyses.redundancy import named_neurons, redundancy

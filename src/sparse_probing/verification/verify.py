@@ -57,7 +57,8 @@ def verify(
 ) -> VerifyResult:
     """Collect the evidence on every neuron that a run names, into `evidence/` of its folder, and write its report anew.
 
-    Stopped work is continued by the same call; finished work with the same options is only read.
+    Stopped work is continued by the same call; finished work with the same options is only read, with other options refused
+    unless `config.replace`.
 
     Args:
         folder: of a finished run.
@@ -82,8 +83,14 @@ def verify(
         "version": versions()["sparse-probing"],
     }
     place = folder / EVIDENCE_FOLDER
-    if _known(place / "manifest.json") == identity:
+    known = _known(place / "manifest.json")
+    if known == identity:
         return _result(folder)
+    if known is not None and not config.replace:
+        raise InputError(
+            f"{str(place)!r} holds a finished second look with other options or data: add --replace to throw it away, or copy "
+            "the run folder and verify the copy."
+        )
     run = open_run(folder, labelled, reporter, with_head=True, device=config.device)
     features = [run.feature(*key) for key in wanted]
     tasks = _tasks(place, identity)
@@ -204,9 +211,10 @@ def _verdicts(
                 "neuron": finding["neuron"],
                 "verdict": short,
                 "explanation": why,
-                "remark": remarks[f],
+                "remark": remarks[f] or _doubt(looks.get("single")),
                 "equals": equals,
             }
+            | {"ablation": ablation if shown else None}
             | {name: shown.get(name) for name in ("effect_in", "over_placebo", "p", "exceeded_in")}
         )
     return result
@@ -218,6 +226,13 @@ def _equals(pruning: Sequence[dict[str, Any]], key: dict[str, str]) -> int | Non
     return sum(bool(row["as_good"]) for row in mine) if mine else None
 
 
+def _doubt(single: Ablation | None) -> str | None:
+    """Why an ablation says nothing about the verdict."""
+    if single is None or single.testable:
+        return None
+    return "too few documents for intervals (20 of each class), or too few placebos: the verdict is that of the probes"
+
+
 def _ablation(row: dict[str, Any]) -> Ablation:
     return Ablation(
         neurons=len(row["neurons"]),
@@ -225,6 +240,7 @@ def _ablation(row: dict[str, Any]) -> Ablation:
         effect_in_low=row["effect_in_low"],
         effect_in_high=row["effect_in_high"],
         effect_out=row["effect_out"],
+        loss_in=row["loss_in"],
         over_placebo=row.get("over_placebo"),
         low=row.get("over_placebo_low"),
         high=row.get("over_placebo_high"),

@@ -53,7 +53,7 @@ def read_run(folder: Path) -> tuple[dict[str, Any], dict[str, pl.DataFrame]]:
     """
     if not (folder / "manifest.json").is_file():
         what = (
-            "an unfinished run (start it again with the same command)"
+            "an unfinished run (finish it with its `sprobe run` command)"
             if (folder / "config.toml").exists()
             else "no run folder"
         )
@@ -96,6 +96,7 @@ def run_view(folder: Path) -> dict[str, Any]:
         ],
         "numbers": numbers_view(tables, site, manifest["audits"]),
         "evidence": None if evidence is None else run_evidence(evidence),
+        "looked_at": 0 if evidence is None else len(evidence["evidence"]),
         "sheets": dataset_view(read_run_sheets(folder, tables["baselines"])),
     }
 
@@ -103,8 +104,10 @@ def run_view(folder: Path) -> dict[str, Any]:
 def _second_look(finding: dict[str, Any], evidence: Tables | None) -> dict[str, Any]:
     """What is shown of the evidence on a feature; its verdict takes the place of the probes'."""
     parts = None if evidence is None else feature_evidence(evidence, finding["category"], finding["feature"])
-    if parts is None or parts["effects"] is None:
-        return {"evidence": parts}
+    if evidence is not None and (parts is None or parts["effects"] is None):
+        return {"evidence": parts, "explanation": f"{finding['explanation']}; not looked at a second time"}
+    if parts is None:
+        return {"evidence": None}
     last = parts["effects"]["evidence"]
     return {"evidence": parts, "verdict": last["verdict"], "explanation": last["explanation"]}
 
