@@ -354,7 +354,8 @@ def test_another_site_and_type_from_end_to_end(model_folders, reviews, tmp_path,
     assert re.fullmatch(r"L[12]\.resid\.post\.\d+", findings["neuron"][0])
     manifest = json.loads((tmp_path / "o" / "manifest.json").read_text())
     assert manifest["model"] | {"name": ""} == {
-        "name": "", "layers": 3, "site": "resid.post", "width": 16, "probed_layers": [1, 2]
+        "name": "", "layers": 3, "site": "resid.post", "width": 16, "probed_layers": [1, 2],
+        "parameters": 14_688,
     }  # fmt: skip
     assert "16 units at resid.post" in " ".join((tmp_path / "o" / "report.html").read_text().split())
 
