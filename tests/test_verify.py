@@ -241,6 +241,7 @@ def test_command_prints_and_folder_of_text_gives_examples(run_folder, tmp_path, 
         (["--kinds", "zero", "clamp", "--doses", "nan"], "is no level for a clamp"),
         (["--kinds", "zero", "clamp", "--doses", "1e39"], "cannot be set to 1e+39"),
         (["--kinds", "clamp"], "a clamp is no ablation"),
+        (["--doses", "2x"], "add clamp to kinds"),
         (["--text", "/nowhere/at/all"], "'/nowhere/at/all'"),
     ],
 )

@@ -250,6 +250,8 @@ class VerifyConfig(BaseModel):
             raise ValueError(
                 "kinds must name zero, mean or resample (a clamp is no ablation, on which the verdict rests)"
             )
+        if "clamp" not in self.kinds and "doses" in self.model_fields_set:
+            raise ValueError("doses are the heights of clamps: add clamp to kinds")
         if not self.sizes or min(self.sizes) < 0:
             raise ValueError("sizes must be whole numbers from 0 on")
         return self
