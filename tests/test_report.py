@@ -36,7 +36,11 @@ def run_folder(model_folders, tmp_path_factory) -> Path:
         model=str(model_folders["gpt_neox"]), data=path, label=("y",), out=folder / "run", workers=1, window=64, skip_first=2,
         ks=(1, 2), random_model=False,
     )  # fmt: skip
-    return sp.run(config).folder
+    made = sp.run(config).folder
+    text = folder / "<i>text.txt"
+    text.write_text("\n\n".join(EVIL for _ in range(8)), encoding="utf-8")
+    sp.verify(made, sp.VerifyConfig(texts=3, text=text, kinds=("zero", "clamp"), doses=("1x", "2x")))
+    return made
 
 
 def test_page_asks_for_nothing_from_the_network(run_folder):
@@ -141,6 +145,16 @@ def test_browser_draws_the_charts_and_runs_no_foreign_script(run_folder):
         page.locator("table.headline a").first.click()
         page.locator("[data-chart='histogram-0-0'] svg.marks").wait_for()
         page.locator("[data-chart='curve-0-0'] svg.marks").wait_for()
+        for chart in (
+            "effects-0-0-placebos",
+            "effects-0-0-doses",
+            "structure-0-0-pruning",
+            "evidence-weights-bias",
+            "matrix-0-matrix",
+        ):
+            place = page.locator(f"[data-chart='{chart}']")
+            place.scroll_into_view_if_needed()
+            place.locator("svg.marks").wait_for()
         assert page.locator("#feature-0-0 .examples li").count() >= 4
         assert page.evaluate("window.hacked") is None
         assert page.evaluate("document.documentElement.scrollWidth <= window.innerWidth")

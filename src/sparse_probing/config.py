@@ -226,7 +226,7 @@ class VerifyConfig(BaseModel):
     texts: int = 24
     """Texts in class, and as many out of class, on which losses are measured (per feature)."""
     placebos: int = 20
-    """Random supports of equal size beside each, matched in mean activation and output norm; at least 20."""
+    """Random supports of equal size beside each, matched in mean absolute activation and output norm; at least 20."""
     sizes: tuple[int, ...] = (1,)
     """Whose texts suffer? So many first neurons of a feature are switched off together, and all features' texts read; 0: skip."""
     text: Path | None = None

@@ -16,7 +16,7 @@ from sparse_probing.activations.extract import token_activations
 from sparse_probing.activations.interventions import Intervention
 from sparse_probing.activations.models import LoadedModel
 from sparse_probing.activations.token_statistics import UnitStatistics, unit_statistics
-from sparse_probing.analyses.ablation import effect_row, row_losses
+from sparse_probing.analyses.ablation import RowLosses, effect_row, row_losses
 from sparse_probing.analyses.doses import CLAMP, ZERO, Dose, new_values
 from sparse_probing.analyses.downstream import downstream_row, later_probe
 from sparse_probing.analyses.effect_matrix import NeuronSet, matrix_rows
@@ -185,7 +185,7 @@ def set_effects(
     return [{"category": category, "neurons": names[row["switched_off"], row["size"]]} | row for row in rows]
 
 
-def losses_of(effects: Effects, dataset: FeatureDataset, evidence: EvidenceTexts) -> Any:
+def losses_of(effects: Effects, dataset: FeatureDataset, evidence: EvidenceTexts) -> RowLosses:
     """Losses by row instead of by position."""
     members = evidence.members(dataset, effects.text, effects.position)
     return row_losses(effects.loss, members, evidence.positive, evidence.group)

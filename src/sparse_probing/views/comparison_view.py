@@ -11,7 +11,6 @@ from sparse_probing.analyses.scaling import Comparison
 from sparse_probing.charts.scaling_specs import f1_against_depth, f1_against_size, run_heatmap
 from sparse_probing.results.verdict import FEW
 
-DRAWN = ("comparison", "summary", "depths")
 SHORT = {"dedicated neuron": "dedicated", "readable from the text alone": "text alone"}
 
 
