@@ -34,7 +34,7 @@ def corpus_to_rows(data: Path, tokenizer_file: Path, most: int | None) -> str:
     from sparse_probing.datasets.sources import SOURCES, BuildOptions
 
     read = [0]
-    tokenizer = TextTokenizer(backend=Tokenizer.from_file(str(tokenizer_file)), bos_id=0)
+    tokenizer = TextTokenizer(backend=Tokenizer.from_file(str(tokenizer_file)), front=(0,))
     options = BuildOptions(most=most, progress=lambda n: read.__setitem__(0, read[0] + n))
     text = SOURCES["kind-of-text"].build(data / "corpus", options)
     dataset = build_feature_dataset(text, tokenizer, SamplingRules().adapted(text.rules, {}), np.random.default_rng(0))

@@ -190,7 +190,7 @@ def main() -> None:
     parser.add_argument("--out", type=Path, default=Path("docs/paper-features.md"))
     parser.add_argument("--only", nargs="*", default=list(FOLDERS))
     given = parser.parse_args()
-    tokenizer = TextTokenizer(backend=Tokenizer.from_file(str(given.tokenizer)), bos_id=0)
+    tokenizer = TextTokenizer(backend=Tokenizer.from_file(str(given.tokenizer)), front=(0,))
     body: list[str] = []
     present: list[str] = []
     absent: list[str] = []

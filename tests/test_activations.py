@@ -322,7 +322,7 @@ def test_address_changes_with_everything_that_matters(tiny, model_folders, tmp_p
     other_rows = replace(dataset, row_first=dataset.row_first + 1)
     twin = load_model(str(model_folders["gpt_neox"]), device="cpu", random_weights_seed=1)
     half = load_model(str(model_folders["gpt_neox"]), device="cpu", dtype="bfloat16")
-    closing = replace(tiny, tokenizer=replace(tiny.tokenizer, closing_id=5))
+    closing = replace(tiny, tokenizer=replace(tiny.tokenizer, behind=(5,)))
     choices = [(tiny, dataset), (tiny, other_rows), (twin, dataset), (half, dataset), (closing, dataset)]
     folders = [extract.open_store(model, rows, tmp_path).folder for model, rows in choices]
     assert len(set(folders)) == 5

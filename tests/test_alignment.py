@@ -153,7 +153,8 @@ BUILDERS: dict[str, tuple[Callable[[], Tokenizer], int | None, int | None]] = {
 @cache
 def tokenizer_called(name: str) -> TextTokenizer:
     build, bos, closing = BUILDERS[name]
-    return TextTokenizer(backend=build(), bos_id=bos, closing_id=closing)
+    front, behind = (() if token is None else (token,) for token in (bos, closing))
+    return TextTokenizer(backend=build(), front=front, behind=behind)
 
 
 UNKNOWN = {"Llama": "<unk>", "Unigram": "<unk>", "WordPiece": "[UNK]", "WordLevel": "?"}
@@ -264,7 +265,9 @@ def test_tokens_labels_and_ragged_stretches_equal_the_slow_rule(name: str, case:
 
 @cache
 def _pythia(folder: Path) -> TextTokenizer:
-    return TextTokenizer(backend=Tokenizer.from_file(str(folder / "pythia_tokenizer" / "20B_tokenizer.json")), bos_id=0)
+    return TextTokenizer(
+        backend=Tokenizer.from_file(str(folder / "pythia_tokenizer" / "20B_tokenizer.json")), front=(0,)
+    )
 
 
 @pytest.mark.real_data
@@ -318,7 +321,7 @@ def test_a_tokenizer_file_that_asks_for_truncation_loses_no_text():
     backend = _word_level()
     backend.enable_truncation(3)
     backend.enable_padding(length=50)
-    (tokens,) = tokenize(TextTokenizer(backend=backend, bos_id=None), [LINES[0]])
+    (tokens,) = tokenize(TextTokenizer(backend=backend, front=()), [LINES[0]])
     assert len(tokens.ids) == len(tokenizer_called("WordLevel").backend.encode(LINES[0]).ids) > 10
 
 
@@ -405,7 +408,7 @@ def test_rows_of_spans_hold_the_tokens_of_a_span_and_nothing_is_lost_in_silence(
     for row in range(dataset.n_rows):
         text, places = tokens_of_row(dataset, row)
         (tokens,) = tokenize(tokenizer, [text])
-        shift = int(dataset.sequence_starts[dataset.row_sequence[row]]) + tokenizer.n_front
+        shift = int(dataset.sequence_starts[dataset.row_sequence[row]]) + len(tokenizer.front)
         own = [place - shift for place in places]
         assert dataset.tokens[places].tolist() == tokens.ids[own].tolist()
         assert dataset.char_starts[places].tolist() == tokens.starts[own].tolist()
@@ -424,13 +427,12 @@ def test_rows_of_tokens_carry_the_labels_of_the_slow_rule(name: str):
     dataset = build_feature_dataset(labelled, tokenizer, WHOLE, np.random.default_rng(0))
     lengths = {d.text: len(tokenize(tokenizer, [d.text])[0].ids) for d in labelled.documents}
     assert dataset.sequence_lengths().tolist() == [
-        lengths[dataset.texts[d]] + tokenizer.n_front + (tokenizer.closing_id is not None)
-        for d in dataset.sequence_document
+        lengths[dataset.texts[d]] + len(tokenizer.front) + len(tokenizer.behind) for d in dataset.sequence_document
     ]
     rows = {}
     for row in range(dataset.n_rows):
         text, (place,) = tokens_of_row(dataset, row)
-        number = place - int(dataset.sequence_starts[dataset.row_sequence[row]]) - tokenizer.n_front
+        number = place - int(dataset.sequence_starts[dataset.row_sequence[row]]) - len(tokenizer.front)
         rows[text, number] = dataset.positive[row]
     for document in labelled.documents:
         (tokens,) = tokenize(tokenizer, [document.text])
@@ -438,9 +440,9 @@ def test_rows_of_tokens_carry_the_labels_of_the_slow_rule(name: str):
         expected = {(document.text, int(i)): carried[i].tolist() for i in np.flatnonzero(carried.any(axis=1))}
         assert {key: value.tolist() for key, value in rows.items() if key[0] == document.text} == expected
     front, back = dataset.sequence_starts[:-1], dataset.sequence_starts[1:] - 1
-    if tokenizer.bos_id is not None:
-        assert (dataset.tokens[front] == tokenizer.bos_id).all()
+    if tokenizer.front:
+        assert (dataset.tokens[front] == tokenizer.front[0]).all()
         assert (dataset.char_starts[front] == -1).all()
-    if tokenizer.closing_id is not None:
-        assert (dataset.tokens[back] == tokenizer.closing_id).all()
+    if tokenizer.behind:
+        assert (dataset.tokens[back] == tokenizer.behind[0]).all()
         assert (dataset.char_ends[back] == -1).all()

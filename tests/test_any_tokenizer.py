@@ -71,7 +71,7 @@ def check_spans(labelled: LabelledText, dataset) -> None:
 def test_the_treebank_has_the_papers_sequences(real_data: Path):
     """Paper: 1,438 sequences and 281,044 tokens of an older release (specification, sections 1.1 and 1.11)."""
     tokenizer = TextTokenizer(
-        backend=Tokenizer.from_file(str(real_data / "pythia_tokenizer" / "20B_tokenizer.json")), bos_id=0
+        backend=Tokenizer.from_file(str(real_data / "pythia_tokenizer" / "20B_tokenizer.json")), front=(0,)
     )
     labelled = SOURCES["part-of-speech"].build(real_data / "ewt", BuildOptions(paper_rules=True))
     rules = SamplingRules().adapted(labelled.rules, {})
@@ -88,7 +88,7 @@ def test_the_treebank_has_the_papers_sequences(real_data: Path):
 @pytest.mark.real_data
 def test_with_our_rules_no_document_of_the_treebank_is_in_two_splits(real_data: Path):
     tokenizer = TextTokenizer(
-        backend=Tokenizer.from_file(str(real_data / "pythia_tokenizer" / "20B_tokenizer.json")), bos_id=0
+        backend=Tokenizer.from_file(str(real_data / "pythia_tokenizer" / "20B_tokenizer.json")), front=(0,)
     )
     for paper_rules in (False, True):
         labelled = SOURCES["part-of-speech"].build(real_data / "ewt", BuildOptions(paper_rules=paper_rules))

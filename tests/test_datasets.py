@@ -33,7 +33,7 @@ from sparse_probing.records import SPLITS, Pooling, Split
 
 @pytest.fixture(scope="module")
 def bpe(tokenizer: PreTrainedTokenizerFast) -> TextTokenizer:
-    return TextTokenizer(backend=tokenizer.backend_tokenizer, bos_id=0)
+    return TextTokenizer(backend=tokenizer.backend_tokenizer, front=(0,))
 
 
 @pytest.fixture(scope="module")
@@ -42,7 +42,7 @@ def words() -> TextTokenizer:
     vocabulary = {f"w{i}": i + 1 for i in range(200)} | {"?": 0}
     backend = Tokenizer(models.WordLevel(vocabulary, unk_token="?"))
     backend.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
-    return TextTokenizer(backend=backend, bos_id=199)
+    return TextTokenizer(backend=backend, front=(199,))
 
 
 # ---- alignment -----------------------------------------------------------------------------------------------------

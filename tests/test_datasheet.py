@@ -36,7 +36,7 @@ def words() -> TextTokenizer:
     vocabulary = {f"w{i}": i + 1 for i in range(2000)} | {"?": 0}
     backend = Tokenizer(models.WordLevel(vocabulary, unk_token="?"))
     backend.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
-    return TextTokenizer(backend=backend, bos_id=1999)
+    return TextTokenizer(backend=backend, front=(1999,))
 
 
 def texts(

@@ -23,7 +23,7 @@ from transformers import (
 
 from sparse_probing.activations.batches import forward
 from sparse_probing.activations.extract import extract, find_units
-from sparse_probing.activations.models import LoadedModel, load_model, model_sites, wrap_model
+from sparse_probing.activations.models import LoadedModel, _text_tokenizer, load_model, model_sites, wrap_model
 from sparse_probing.activations.sites import find_sites, linear_shape
 from sparse_probing.datasets.unlabelled import every_token
 from sparse_probing.errors import InputError, PrerequisiteError
@@ -156,9 +156,18 @@ def word_pieces() -> PreTrainedTokenizerFast:
     )
 
 
-def test_encoders_read_texts_between_cls_and_sep(tmp_path):
+@pytest.mark.parametrize("asks", ["nothing", "padding", "padding left", "fixed length", "truncation"])
+def test_encoders_read_texts_between_cls_and_sep(tmp_path, asks):
+    """Whatever the tokenizer's file asks for: with padding, the last id of a short text is no [SEP]."""
     torch.manual_seed(0)
     tokenizer = word_pieces()
+    if asks.startswith("padding"):
+        side = "left" if asks.endswith("left") else "right"
+        tokenizer.backend_tokenizer.enable_padding(direction=side, pad_id=0, pad_token="[PAD]", pad_to_multiple_of=8)
+    if asks == "fixed length":
+        tokenizer.backend_tokenizer.enable_padding(pad_id=0, pad_token="[PAD]", length=20)
+    if asks == "truncation":
+        tokenizer.backend_tokenizer.enable_truncation(max_length=2)
     sizes: dict[str, Any] = {
         "hidden_size": 16,
         "num_hidden_layers": 2,
@@ -167,9 +176,15 @@ def test_encoders_read_texts_between_cls_and_sep(tmp_path):
     }
     BertModel(BertConfig(vocab_size=200, max_position_embeddings=32, **sizes)).save_pretrained(tmp_path)
     tokenizer.save_pretrained(tmp_path)
+    written = json.loads((tmp_path / "tokenizer.json").read_text())
+    assert (written["padding"] is not None, written["truncation"] is not None) == (
+        asks in {"padding", "padding left", "fixed length"},
+        asks == "truncation",
+    )
     model = load_model(str(tmp_path), device="cpu")
+    assert (model.tokenizer.front, model.tokenizer.behind) == ((2,), (3,))
     rows = every_token(SENTENCES[:3], model.tokenizer, window=32)
-    expected = [tokenizer(text).input_ids for text in SENTENCES[:3]]
+    expected = [word_pieces()(text).input_ids for text in SENTENCES[:3]]
     for sequence in range(3):
         begin, end = rows.sequence_starts[sequence : sequence + 2]
         assert rows.tokens[begin:end].tolist() == expected[sequence]
@@ -181,6 +196,30 @@ def test_encoders_read_texts_between_cls_and_sep(tmp_path):
     with torch.no_grad():
         hidden = model.network(torch.tensor([expected[0]]), output_hidden_states=True).hidden_states
     np.testing.assert_allclose(store.read(1)[: len(expected[0]) - 2], hidden[2][0, 1:-1], atol=1e-5)
+
+
+def special_tokens_of(template: str | None, **named: str) -> tuple[tuple[int, ...], tuple[int, ...]]:
+    """What is read around a text by a tokenizer with this template; ids: <s> 0, </s> 1, <lang> 2, <unk> 3."""
+    vocabulary = {"<s>": 0, "</s>": 1, "<lang>": 2, "<unk>": 3, "cat": 4}
+    backend = Tokenizer(models.WordLevel(vocabulary, unk_token="<unk>"))
+    if template is not None:
+        backend.post_processor = processors.TemplateProcessing(
+            single=template, special_tokens=[(name, vocabulary[name]) for name in template.split() if name != "$A"]
+        )
+    backend.enable_padding(pad_id=1, pad_token="</s>", length=9)
+    fast = PreTrainedTokenizerFast(tokenizer_object=backend, unk_token="<unk>", pad_token="</s>", **named)
+    read = _text_tokenizer(fast, "m", "bert")
+    return read.front, read.behind
+
+
+def test_every_special_token_of_a_tokenizer_is_read_on_both_sides():
+    assert special_tokens_of("<s> $A </s>", bos_token="<s>") == ((0,), (1,))
+    assert special_tokens_of("<s> $A <s>", cls_token="<s>") == ((0,), (0,))  # the same token on both sides
+    assert special_tokens_of("<s> <lang> $A") == ((0, 2), ())
+    assert special_tokens_of("$A </s> <lang>", cls_token="<lang>") == ((), (1, 2))  # XLNet's order
+    assert special_tokens_of("<lang> $A </s>", bos_token="<s>") == ((2,), (1,))  # NLLB: a language, and no BOS
+    assert special_tokens_of(None, bos_token="<s>") == ((0,), ())  # GPT-2 leaves BOS to the caller
+    assert special_tokens_of(None) == ((), ())
 
 
 def test_robertas_context_counts_from_its_padding_token(tokenizer):

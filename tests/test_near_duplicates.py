@@ -200,7 +200,7 @@ def test_prescribed_splits_stay_and_near_duplicates_across_them_are_counted():
 
 @pytest.fixture(scope="module")
 def pieces(tokenizer: PreTrainedTokenizerFast) -> TextTokenizer:
-    return TextTokenizer(backend=tokenizer.backend_tokenizer, bos_id=0)
+    return TextTokenizer(backend=tokenizer.backend_tokenizer, front=(0,))
 
 
 def rows_of(texts: list[str], pieces: TextTokenizer, seed: int = 0, min_rows: int = 1) -> FeatureDataset:

@@ -32,7 +32,7 @@ EVIL = "<script>window.hacked=1</script>"
 
 @pytest.fixture(scope="module")
 def bpe(tokenizer: PreTrainedTokenizerFast) -> TextTokenizer:
-    return TextTokenizer(backend=tokenizer.backend_tokenizer, bos_id=0)
+    return TextTokenizer(backend=tokenizer.backend_tokenizer, front=(0,))
 
 
 @pytest.fixture(scope="module")
@@ -121,7 +121,7 @@ def test_one_byte_of_an_emoji_says_so(bpe):
 
 @given(st.text(st.characters(exclude_categories=["Cs"]), max_size=40), st.integers(0, 40), st.integers(1, 8))
 def test_pieces_join_to_the_text_between_the_offsets(tokenizer, text, first, many):
-    backend = TextTokenizer(backend=tokenizer.backend_tokenizer, bos_id=None)
+    backend = TextTokenizer(backend=tokenizer.backend_tokenizer, front=())
     (tokens,) = tokenize(backend, [text])
     window = np.stack([tokens.starts, tokens.ends], axis=1).astype(int)
     row = visible_bounds(window[first : first + many])

@@ -40,7 +40,7 @@ def letters() -> TextTokenizer:
     backend.pre_tokenizer = pre_tokenizers.Sequence(
         [pre_tokenizers.WhitespaceSplit(), pre_tokenizers.Split("", "isolated")]
     )
-    return TextTokenizer(backend=backend, bos_id=26, closing_id=27)
+    return TextTokenizer(backend=backend, front=(26,), behind=(27,))
 
 
 def words_of(seed: int, n: int) -> list[str]:

@@ -107,7 +107,7 @@ def test_sites_need_no_weights(model_folders, tmp_path):
 def test_an_outline_has_no_weights_but_everything_else(model_folders):
     outline = outline_model(str(model_folders["llama"]))
     assert all(parameter.is_meta for parameter in outline.network.parameters())
-    assert outline.context == 64 and outline.tokenizer.bos_id == 0
+    assert outline.context == 64 and outline.tokenizer.front == (0,)
     assert parse_site("mlp.hook_pre", outline.sites, outline.network).name == "mlp.pre"
     assert [site.width for site in find_units(outline, "layers.*.mlp.act_fn")] == [0, 0, 0]  # unknown without weights
 

@@ -192,9 +192,8 @@ def _writer(model: LoadedModel) -> PreTrainedModel:
 
 
 def _prompt_tokens(model: LoadedModel, prompt: str, room: int) -> Int[np.ndarray, " token"]:
-    """Token ids of a prompt that leaves room for so many more, with the special token that the model expects in front."""
-    bos = model.tokenizer.bos_id
-    ids = np.concatenate([[] if bos is None else [bos], _tokens(model, prompt)]).astype(np.int64)
+    """Token ids of a prompt that leaves room for so many more, with the special tokens that the model expects in front."""
+    ids = np.concatenate([model.tokenizer.front, _tokens(model, prompt)]).astype(np.int64)
     if not len(ids):
         raise InputError("the prompt is empty, and this model has no token for the start of a text: give some text.")
     if len(ids) + room > model.context:

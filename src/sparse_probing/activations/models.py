@@ -27,7 +27,7 @@ from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING, 
 from transformers.utils import logging as transformers_logging
 
 from sparse_probing.activations.sites import ModelSites, find_sites
-from sparse_probing.datasets.align import TextTokenizer
+from sparse_probing.datasets.align import TextTokenizer, special_tokens
 from sparse_probing.errors import InputError, PrerequisiteError
 
 transformers_logging.set_verbosity_error()
@@ -337,14 +337,11 @@ def _text_tokenizer(tokenizer: Any, name: str, model_type: str) -> TextTokenizer
             f"(PreTrainedTokenizerFast, file tokenizer.json) for {model_type} models into the model's folder."
         )
     backend = tokenizer.backend_tokenizer
-    bare, dressed = (backend.encode("a", add_special_tokens=special).ids for special in (False, True))
-    in_front = tokenizer.bos_token or tokenizer.cls_token
-    closes = len(dressed) > len(bare) and dressed[-1] not in bare and dressed[-1] in tokenizer.all_special_ids
-    return TextTokenizer(
-        backend=backend,
-        bos_id=None if in_front is None else backend.token_to_id(str(in_front)),
-        closing_id=dressed[-1] if closes and dressed[-1] != dressed[0] else None,
-    )
+    front, behind = special_tokens(backend)
+    bos = None if tokenizer.bos_token is None else backend.token_to_id(str(tokenizer.bos_token))
+    if not front and not behind and bos is not None:
+        front = (bos,)  # the tokenizers of many causal models leave it to the caller
+    return TextTokenizer(backend=backend, front=front, behind=behind)
 
 
 def _first_line(error: Exception) -> str:

@@ -251,7 +251,7 @@ def excerpt(
     begin, end = int(dataset.sequence_starts[sequence]), int(dataset.sequence_starts[sequence + 1])
     first, last = bounds
     peak = first + int(np.argmax(trace[first:last] * sign))
-    special = int(dataset.char_starts[begin] < 0)
+    special = int(np.argmax(dataset.char_starts[begin:end] >= 0))  # tokens in front of the text
     low = max(special, peak - CONTEXT_TOKENS)
     high = min(end - begin, peak + CONTEXT_TOKENS + 1)
     text = dataset.texts[dataset.sequence_document[sequence]]

@@ -13,6 +13,7 @@ from jaxtyping import Bool, Int
 from tokenizers import Tokenizer
 
 from sparse_probing.datasets.labelled_text import Span
+from sparse_probing.errors import InputError
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -21,23 +22,17 @@ class TextTokenizer:
 
     backend: Tokenizer
     """The Rust tokenizer: it reports the characters that each token covers."""
-    bos_id: int | None
-    """Put in front of every sequence (BOS, or an encoder's [CLS]); null for models without one."""
-    closing_id: int | None = None
-    """Put behind every sequence (an encoder's [SEP]); null for causal models."""
+    front: tuple[int, ...] = ()
+    """Ids put in front of every sequence (BOS, or an encoder's [CLS]); none for some models."""
+    behind: tuple[int, ...] = ()
+    """Ids put behind every sequence (an encoder's [SEP]); none for causal models."""
 
     def __post_init__(self) -> None:
-        self.backend.no_truncation()  # some tokenizer files ask for it: text would be lost without a word
-        self.backend.no_padding()
-
-    @property
-    def n_front(self) -> int:
-        """Special tokens in front of a text."""
-        return int(self.bos_id is not None)
+        unpadded(self.backend)
 
     def room(self, window: int) -> int:
         """Tokens of text that fit into a window beside the special tokens."""
-        return window - self.n_front - int(self.closing_id is not None)
+        return window - len(self.front) - len(self.behind)
 
     def unknown_id(self) -> int | None:
         """Id of the token for characters that the vocabulary lacks; null where there is none (byte-level vocabularies)."""
@@ -48,7 +43,39 @@ class TextTokenizer:
 
     def fingerprint(self) -> str:
         """The tokenizer as text: two tokenizers are the same when this is the same."""
-        return f"{self.bos_id}:{self.closing_id}:{self.backend.to_str()}"
+        front, behind = (",".join(map(str, ids)) or None for ids in (self.front, self.behind))
+        return f"{front}:{behind}:{self.backend.to_str()}"
+
+
+def unpadded(backend: Tokenizer) -> Tokenizer:
+    """The same tokenizer, which from now on neither pads nor truncates, whatever its file asks for."""
+    backend.no_truncation()  # text would be lost without a word
+    backend.no_padding()
+    return backend
+
+
+PROBES = ("a", "A", "1", ".", "中")
+"""Texts to learn the special tokens from; one of them has tokens in any usual vocabulary."""
+
+
+def special_tokens(backend: Tokenizer) -> tuple[tuple[int, ...], tuple[int, ...]]:
+    """Ids that a tokenizer puts in front of a text and behind it.
+
+    Raises:
+        InputError: they cannot be told from the tokens of the text.
+    """
+    unpadded(backend)  # a file may ask for padding: the last id would be [PAD]
+    for text in PROBES:
+        bare, dressed = (backend.encode(text, add_special_tokens=special).ids for special in (False, True))
+        for at in range(len(dressed) - len(bare) + 1) if bare else ():
+            if dressed[at : at + len(bare)] == bare:
+                return tuple(dressed[:at]), tuple(dressed[at + len(bare) :])
+    if not backend.encode("", add_special_tokens=True).ids:
+        return (), ()
+    raise InputError(
+        f"the special tokens of the tokenizer cannot be told from those of a text: none of {', '.join(PROBES)} has tokens "
+        "of its own between them; use a tokenizer whose vocabulary holds one of these."
+    )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -175,7 +175,7 @@ class _Cutter:
 
     def _add_documents(self, number: int, text: TokenizedText) -> None:
         """One row per chosen window: the pooled tokens after the skipped ones."""
-        special = self.tokenizer.n_front
+        special = len(self.tokenizer.front)
         skip = max(self.rules.skip_first, special)  # BOS is no token of the text
         self._too_short += len(text.ids) + special <= skip
         for begin, end in document_windows(len(text.ids), self._room, self.rules, self.rng):
@@ -186,7 +186,7 @@ class _Cutter:
 
     def _add_spans(self, number: int, document: Document, text: TokenizedText) -> None:
         """One row per labelled stretch: all of its tokens."""
-        special = self.tokenizer.n_front
+        special = len(self.tokenizer.front)
         stretches = stretches_of(text, document.spans)
         self._count_stretches(stretches, text, document.text)
         found = stretches.last > stretches.first
@@ -213,7 +213,7 @@ class _Cutter:
 
     def _add_tokens(self, number: int, document: Document, text: TokenizedText) -> None:
         """Each token behind the skipped ones is a candidate."""
-        special = self.tokenizer.n_front
+        special = len(self.tokenizer.front)
         stretches = None
         if self.labelled.token_patterns:
             carried = label_by_pattern(text, document.text, self.labelled.token_patterns)

@@ -193,10 +193,7 @@ class Sequences:
 
     def add(self, document: int, text: TokenizedText, first: int, last: int, tokenizer: TextTokenizer) -> int:
         """Tokens `[first, last)` of a text with the special tokens around them; returns the sequence's number."""
-        front, behind = (
-            np.array([] if special is None else [special], dtype=np.int32)
-            for special in (tokenizer.bos_id, tokenizer.closing_id)
-        )
+        front, behind = (np.array(special, dtype=np.int32) for special in (tokenizer.front, tokenizer.behind))
         self.ids.append(np.concatenate([front, text.ids[first:last], behind]))
         for arrays, offsets in ((self.starts, text.starts), (self.ends, text.ends)):
             arrays.append(np.concatenate([np.full_like(front, -1), offsets[first:last], np.full_like(behind, -1)]))

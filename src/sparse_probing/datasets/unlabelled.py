@@ -42,7 +42,7 @@ def every_token(texts: Sequence[str], tokenizer: TextTokenizer, window: int = 25
     if not counts:
         raise InputError("there is no token in the texts.")
     row_sequence = np.repeat(np.arange(len(counts)), counts)
-    first = np.concatenate([np.arange(count) for count in counts]) + tokenizer.n_front
+    first = np.concatenate([np.arange(count) for count in counts]) + len(tokenizer.front)
     document = np.array(sequences.document)
     n_rows = len(first)
     return FeatureDataset(
