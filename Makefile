@@ -22,6 +22,7 @@ bench: .venv/.installed-test
 	$(BIN)/python benchmarks/probing.py --out docs/benchmarks.md
 	$(BIN)/python benchmarks/selection.py --out docs/benchmarks.md
 	$(BIN)/python benchmarks/interval_coverage.py --out docs/benchmarks.md
+	$(BIN)/python benchmarks/null_calibration.py --out docs/benchmarks.md
 	$(BIN)/python benchmarks/evidence.py --out docs/benchmarks.md
 
 clean:

@@ -209,7 +209,7 @@ def test_the_planted_unit_is_found(tables):
     assert row["r2"] > 0.99 < row["spearman"] + 0.01
     assert row["r2_low"] <= row["r2"] <= row["r2_high"]
     assert row["mae"] < 1.0  # of a number with deviation 10
-    assert row["p_family"] == pytest.approx(1 / 101)
+    assert row["p"] == row["p_family"] == pytest.approx(1 / 101)
     assert row["k_enough"] == 1
     assert row["verdict"] == "one neuron"
     assert row["best_baseline_r2"] < 0.2 < row["over_baseline_low"]
@@ -230,7 +230,7 @@ def test_two_units_that_carry_a_number_together_are_found(tables):
 def test_nothing_is_found_where_nothing_is(tables):
     row = finding(tables, "none")
     assert abs(row["r2"]) < 0.1
-    assert row["p_family"] > 0.05
+    assert 0.05 < row["p"] <= row["p_family"]
     assert row["verdict"] == "not found"
     for number in ("linear", "none"):  # the twin without the number in its units
         control = [r for r in tables.numbers if r["number"] == number and r.get("role") == Method.RANDOM_MODEL]
@@ -382,6 +382,7 @@ def test_another_seed_changes_the_controls_only(tables, tmp_path):
     other = swept(tmp_path, plan=replace(PLAN, seed=1, permutations=0))
     for number in ("linear", "pair", "none"):
         old, new = finding(tables, number), finding(other, number)
+        assert new["p"] is None
         assert new["p_family"] is None
         for name in ("neuron", "r2", "spearman", "dense_r2", "k_enough"):
             assert old[name] == new[name]

@@ -208,14 +208,39 @@ def test_the_null_tells_a_planted_neuron_from_noise():
     one, none = found["c", "one"], found["c", "none"]
     assert one.null is not None
     assert len(one.null) == 100
-    strongest = {
-        name: max(abs(r["correlation"]) for r in entry.neurons) for name, entry in (("one", one), ("none", none))
-    }
-    assert one.p_value(strongest["one"]) == pytest.approx(1 / 101)
-    p = none.p_value(strongest["none"])
-    assert p is not None
-    assert p > 0.05
+    strongest = max(abs(r["correlation"]) for r in none.neurons)
+    assert none.largest == pytest.approx(strongest, rel=1e-5)
+    assert one.p == pytest.approx(1 / 101)
+    assert none.p is not None
+    assert none.p > 0.05
     assert one.best_shares()[0, 11] + one.best_shares()[1, 11] == pytest.approx(1.0)
+
+
+def test_p_on_noise_is_uniform_although_the_neuron_is_chosen_by_merit():
+    rng, features = np.random.default_rng(3), 40
+    labels = rng.random((90, features)) < 0.4
+    data = TaskData(
+        x=rng.normal(size=(90, 30)).astype(np.float32), train=np.arange(90) % 3 > 0, positive=labels,
+        eligible=np.ones_like(labels), groups=np.arange(90) // 2, tokens=np.full(90, -1),
+        feature_names=tuple(f"noise {f}" for f in range(features)),
+    )  # fmt: skip
+    plan = Plan(ks=(1,), methods=(Method.MEAN_DIFFERENCE,), permutations=79, seed=0)
+    layers = {
+        task: run_task(task, replace(data, x=np.roll(data.x, 7 * task.layer, axis=0)), plan)
+        for task in plan_tasks([0, 1], ["c"] * features, random_model=False)
+    }
+    found = compare_layers(layers)
+    standard_error = np.sqrt(1 / 12 / features)
+    assert np.mean([entry.p for entry in found.values()]) == pytest.approx(0.5, abs=3 * standard_error)
+    # the p of the chosen neuron, which need not be the one of largest correlation, would not do: it lies far above
+    named = []
+    for feature in data.feature_names:
+        probes = [probe for result in layers.values() for probe in result.probes if probe["feature"] == feature]
+        single = choose(probes)["single"]
+        x = np.roll(data.x, 7 * single["layer"], axis=0)[data.train, single["columns"][0]]
+        r = np.corrcoef(x, labels[data.train, data.feature_names.index(feature)])[0, 1]
+        named.append(found["c", feature].p_of(r))
+    assert np.mean(named) > 0.5 + 6 * standard_error
 
 
 def test_null_resamples_and_controls_are_the_same_at_every_layer_and_whatever_else_is_probed():
@@ -245,8 +270,10 @@ def test_stand_ins_and_stability_by_hand():
     assert entry.best_shares() == {(0, 1): 0.625, (2, 3): 0.375}
     assert entry.stand_ins((0, 1)) == [(2, 3)]
     assert entry.stand_ins((2, 4)) == [(0, 1), (2, 3)]
-    assert entry.p_value(-0.5) == pytest.approx(2 / 3)
-    assert Comparison().p_value(0.5) is None
+    assert entry.p is None  # the true labels' largest correlation is not known
+    assert replace(entry, largest=0.05).p == pytest.approx(1.0)
+    assert entry.p_of(-0.5) == pytest.approx(2 / 3)
+    assert Comparison().p_of(0.5) is None
 
 
 def test_control_task_for_single_tokens_only():

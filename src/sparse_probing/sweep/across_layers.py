@@ -26,13 +26,22 @@ class Comparison:
 
     null: Float[np.ndarray, " permutation"] | None = None
     """Largest |correlation| of any unit of any layer, for each permutation of the labels."""
+    largest: float | None = None
+    """The same statistic for the true labels."""
     resampled: dict[Unit, list[float]] = field(default_factory=dict)
     """Average precision of the finalists of all layers on the same resamples."""
     neurons: list[dict[str, Any]] = field(default_factory=list)
     """Rows of the neuron table."""
 
-    def p_value(self, correlation: float) -> float | None:
-        """Family-wise p of a unit with this |correlation|, over all units of all layers; null without permutations."""
+    @property
+    def p(self) -> float | None:
+        """Is there any unit? Chance that the largest |correlation| of all units of all layers is as large on permuted labels;
+        null without permutations.
+        """
+        return None if self.largest is None else self.p_of(self.largest)
+
+    def p_of(self, correlation: float) -> float | None:
+        """Family-wise p of one unit with this |correlation|, over all units of all layers; null without permutations."""
         return None if self.null is None else family_wise_p(abs(correlation), self.null)
 
     def best_shares(self) -> dict[Unit, float]:
@@ -60,6 +69,7 @@ def compare_layers(results: Mapping[Task, TaskResult]) -> dict[tuple[str, str], 
         for feature, values in result.null.items():
             entry = found.setdefault((task.category, feature), Comparison())
             entry.null = np.array(values) if entry.null is None else np.maximum(entry.null, np.array(values))
+            entry.largest = max(entry.largest or 0.0, result.largest[feature])
         for feature, units in result.resampled.items():
             entry = found.setdefault((task.category, feature), Comparison())
             entry.resampled |= {(task.layer, int(unit)): values for unit, values in units.items()}
@@ -68,6 +78,6 @@ def compare_layers(results: Mapping[Task, TaskResult]) -> dict[tuple[str, str], 
     for entry in found.values():
         shares = entry.best_shares()
         for row in entry.neurons:
-            row["p_family"] = entry.p_value(row["correlation"])
+            row["p_family"] = entry.p_of(row["correlation"])
             row["best_share"] = shares.get((row["layer"], row["unit"]))
     return found

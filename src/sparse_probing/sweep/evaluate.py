@@ -82,16 +82,19 @@ def _chance(
     comparisons: dict[tuple[str, str], Comparison],
     store: Activations,
 ) -> dict[tuple[str, str], dict[str, float | None]]:
-    """Correlation of each feature's neuron with the label on training rows, its family-wise p, and q over features."""
+    """Per feature: p that there is any neuron, q over features, and the named neuron's correlation with its family-wise p.
+
+    The neuron is chosen by merit, so its correlation need not be the largest: its own p is that or more.
+    """
     found: dict[tuple[str, str], dict[str, float | None]] = {}
     for f, (key, roles) in enumerate(chosen.items()):
         rows, single = dataset.rows_of(f, Split.TRAIN), roles["single"]
         values = store.column(single["layer"], single["columns"][0], rows).astype(np.float64)
         flat = values.std() == 0
         r = 0.0 if flat else float(np.corrcoef(values, dataset.positive[rows, f])[0, 1])
-        found[key] = {"correlation": r, "p_family": comparisons[key].p_value(r)}
-    tested = [key for key, row in found.items() if row["p_family"] is not None]
-    p = np.array([found[key]["p_family"] for key in tested], dtype=np.float64)
+        found[key] = {"correlation": r, "p": comparisons[key].p, "p_family": comparisons[key].p_of(r)}
+    tested = [key for key, row in found.items() if row["p"] is not None]
+    p = np.array([found[key]["p"] for key in tested], dtype=np.float64)
     for key, q in zip(tested, benjamini_hochberg(p).tolist(), strict=True):
         found[key]["q"] = q
     return found

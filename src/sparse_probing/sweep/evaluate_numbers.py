@@ -100,9 +100,10 @@ def evaluate_numbers(
         probes = [probe for result in mine.values() for probe in result.probes]
         nulls = [result.null for result in mine.values() if result.null]
         null = np.max(np.array(nulls), axis=0) if nulls else None
+        largest = max((result.largest for result in mine.values() if result.largest is not None), default=0.0)
         for probe in probes:
             tables.numbers.extend(_fitted_rows(probe))
-        _Number(dataset, t, stores, seed, choose_number_probes(probes), tables).evaluate(null)
+        _Number(dataset, t, stores, seed, choose_number_probes(probes), tables).evaluate(largest, null)
         progress(1)
     return tables
 
@@ -129,10 +130,11 @@ class _Number:
         self.results: dict[str, dict[str, float]] = {}
         self.resampled: dict[str, dict[str, np.ndarray]] = {}
 
-    def evaluate(self, null: Float[np.ndarray, " permutation"] | None) -> None:
+    def evaluate(self, largest: float, null: Float[np.ndarray, " permutation"] | None) -> None:
         """Fill the tables.
 
         Args:
+            largest: largest |correlation| of any unit of any layer.
             null: largest |correlation| of any unit of any layer, for each permutation.
         """
         blocks: dict[tuple[bool, int], np.ndarray] = {}
@@ -149,7 +151,7 @@ class _Number:
         for name, prediction in surface_predictions(self.dataset, self.t).items():
             self._measure(name, prediction)
             self._row(name, {"method": name})
-        self.tables.findings.append(self.where | self._headline(null))
+        self.tables.findings.append(self.where | self._headline(largest, null))
         self.tables.profiles.extend(self._profile())
 
     def _measure(self, role: str, prediction: Float[np.ndarray, " row"]) -> None:
@@ -163,7 +165,7 @@ class _Number:
         place = {"split": Split.TEST.value, "role": role, "n_rows": len(self.rows)}
         self.tables.numbers.append(self.where | about | place | self.results[role])
 
-    def _headline(self, null: Float[np.ndarray, " permutation"] | None) -> dict[str, Any]:
+    def _headline(self, largest: float, null: Float[np.ndarray, " permutation"] | None) -> dict[str, Any]:
         results, single, enough = self.results, self.roles["single"], self.roles.get("enough")
         rivals = [str(name) for name in RIVALS if name in results]
         rival = max(rivals, key=lambda name: results[name]["r2"])
@@ -171,7 +173,7 @@ class _Number:
         over = paired_difference(self.resampled["single"]["r2"], self.resampled[rival]["r2"], difference)
         layer, unit = single["layer"], single["columns"][0]
         r, values = self._training_correlation(layer, unit)
-        p = None if null is None else family_wise_p(abs(r), null)
+        p, p_unit = (None if null is None else family_wise_p(value, null) for value in (largest, abs(r)))
         untrained = results[UNTRAINED_DENSE]["r2"] if UNTRAINED_DENSE in results else None
         surface = max((name for name in SURFACES if name in results), key=lambda name: results[name]["r2"])
         short, why = number_verdict(
@@ -199,7 +201,8 @@ class _Number:
             **{name: results["single"][name] for name in reported},
             "validation_r2": single["validation_r2"],
             "correlation": r,
-            "p_family": p,
+            "p": p,
+            "p_family": p_unit,
             "k_enough": enough["k"] if enough else None,
             "k_enough_layer": enough["layer"] if enough else None,
             "k_enough_r2": results["enough"]["r2"] if enough else None,

@@ -73,6 +73,8 @@ class NumberResult:
     probes: list[Probe]
     null: list[float]
     """Largest |correlation| of any unit of the layer, for each permutation of the numbers."""
+    largest: float | None = None
+    """The same statistic for the true numbers; null without permutations."""
 
 
 def merit(probe: Probe) -> float:
@@ -109,19 +111,25 @@ def run_number(task: NumberTask, data: NumberData, plan: Plan) -> NumberResult:
         shuffled[part] = permuted_numbers(data.values[part], data.groups[part], 1, rng)[0]
     if all(np.ptp(shuffled[part]) > 0 for part in (data.train, ~data.train)):
         probes.append(_View(task, data, shuffled).single(Method.SHUFFLED))
-    return NumberResult(probes=probes, null=_null(data, plan))
+    if not plan.permutations:
+        return NumberResult(probes=probes, null=[])
+    largest, *null = _correlations_and_null(data, plan)
+    return NumberResult(probes=probes, null=null, largest=largest)
 
 
-def _null(data: NumberData, plan: Plan) -> list[float]:
-    """The same permutations at every layer, so that the largest correlation of all layers can be taken for each of them."""
+def _correlations_and_null(data: NumberData, plan: Plan) -> list[float]:
+    """Largest |correlation| of any unit of the layer: with the true numbers, then with each permutation.
+
+    The same permutations at every layer, so that the largest correlation of all layers can be taken for each of them.
+    """
     rng = task_rng(plan.seed, "null of numbers", data.category, data.number)
     x, values, groups = (part[data.train] for part in (data.x, data.values, data.groups))
     step = max(100, NULL_CELLS // len(values))
-    found: list[float] = []
+    found = largest_number_correlations(x, values[None]).tolist()
     for done in range(0, plan.permutations, step):
         orders = permuted_numbers(values, groups, min(step, plan.permutations - done), rng)
-        found += [float(f"{r:.7g}") for r in largest_number_correlations(x, orders)]
-    return found
+        found += largest_number_correlations(x, orders).tolist()
+    return [float(f"{r:.7g}") for r in found]
 
 
 class _View:

@@ -72,6 +72,8 @@ class TaskResult:
     neurons: list[dict[str, Any]]
     null: dict[str, list[float]]
     """Feature -> largest |correlation| of any unit of the layer, for each permutation of the labels."""
+    largest: dict[str, float]
+    """Feature -> the same statistic for the true labels: what `null` is the null of."""
     resampled: dict[str, dict[str, list[float]]]
     """Feature -> unit -> average precision on training rows, for each resample of the documents; finalists only. See
     `_resampled` for how equals are told apart."""
@@ -104,7 +106,7 @@ def run_task(task: Task, data: TaskData, plan: Plan, keep: Keep = _drop) -> Task
     """
     if task.exact:
         return _exact(task, data, plan, keep)
-    result = TaskResult(probes=[], neurons=[], null={}, resampled={})
+    result = TaskResult(probes=[], neurons=[], null={}, largest={}, resampled={})
     true = _rank(data, data.positive)
     if task.random_model:
         for f in range(len(data.feature_names)):
@@ -137,7 +139,7 @@ def run_task(task: Task, data: TaskData, plan: Plan, keep: Keep = _drop) -> Task
         result.neurons.extend(_neuron_rows(task, name, true, information[f], f, objectives))
         result.resampled[name] = _resampled(data, view, true, f, units, plan.seed, task.category)
         if plan.permutations:
-            result.null[name] = _null(data, view, plan, task.category, name)
+            result.largest[name], *result.null[name] = _correlations_and_null(data, view, plan, task.category, name)
     return result
 
 
@@ -181,7 +183,7 @@ def _exact(task: Task, data: TaskData, plan: Plan, keep: Keep) -> TaskResult:
         keep=lambda k, certificate: keep(_file(task, k), replace(certificate, about=where)),
     )
     probes = [view.selected(Method.EXACT, selection, _file(task, k)) for k, selection in chosen.items()]
-    return TaskResult(probes=probes, neurons=[], null={}, resampled={})
+    return TaskResult(probes=probes, neurons=[], null={}, largest={}, resampled={})
 
 
 def _file(task: Task, k: int) -> str:
@@ -256,12 +258,16 @@ def _both_classes(data: TaskData, f: int, labels: Bool[np.ndarray, " row"]) -> b
     return min(min(int(side.sum()), int((~side).sum())) for side in sides) >= LEAST_CONTROL_ROWS
 
 
-def _null(data: TaskData, view: FeatureView, plan: Plan, category: str, feature: str) -> list[float]:
-    """The same permutations at every layer, so that the largest correlation of all layers can be taken for each of them."""
-    rows = view.rows[True]
+def _correlations_and_null(data: TaskData, view: FeatureView, plan: Plan, category: str, feature: str) -> list[float]:
+    """Largest |correlation| of any unit of the layer: with the true labels, then with each permutation.
+
+    One call for all of them, so that the same rounding meets the true labels and a permutation that equals them. The same
+    permutations at every layer, so that the largest correlation of all layers can be taken for each of them.
+    """
+    rows, labels = view.rows[True], view.labels[True]
     rng = task_rng(plan.seed, "null", category, feature)
-    labels = permuted_labels(view.labels[True], data.groups[rows], plan.permutations, rng)
-    return [float(f"{r:.7g}") for r in largest_correlations(data.x[rows], labels)]
+    permuted = permuted_labels(labels, data.groups[rows], plan.permutations, rng)
+    return [float(f"{r:.7g}") for r in largest_correlations(data.x[rows], np.vstack([labels[None], permuted]))]
 
 
 def _resampled(

@@ -63,15 +63,21 @@ def _number(finding: dict[str, Any], tables: dict[str, pl.DataFrame]) -> dict[st
     curve = pl.concat([singles, several]).select("k", "layer", "r2").sort("layer", "k")
     dense = fitted.filter(method=Method.DENSE.value, layer=finding["dense_layer"])["r2"].item()
     tested = mine["numbers"].filter(split="test").to_dicts()
-    return finding | {
-        "best_baseline_words": BASELINE_WORDS[finding["best_baseline"]],
-        "curve": r2_against_k(curve, dense),
-        "profile": number_profile(mine["number_profiles"], finding["number"]),
-        "chosen": [
-            row | {"words": words} for role, words in ROLE_WORDS.items() for row in tested if row["role"] == role
-        ],
-        "baselines": [row | {"words": _words(row)} for row in tested if row["role"].split(" ")[0] in BASELINE_WORDS],
-    }
+    return (
+        {"p": None}
+        | finding
+        | {  # runs of earlier versions lack the p of the number
+            "best_baseline_words": BASELINE_WORDS[finding["best_baseline"]],
+            "curve": r2_against_k(curve, dense),
+            "profile": number_profile(mine["number_profiles"], finding["number"]),
+            "chosen": [
+                row | {"words": words} for role, words in ROLE_WORDS.items() for row in tested if row["role"] == role
+            ],
+            "baselines": [
+                row | {"words": _words(row)} for row in tested if row["role"].split(" ")[0] in BASELINE_WORDS
+            ],
+        }
+    )
 
 
 def _words(row: dict[str, Any]) -> str:

@@ -175,25 +175,29 @@ def _feature_view(finding: dict[str, Any], tables: dict[str, pl.DataFrame], site
     examples = mine["examples"].drop("category", "feature", "neuron").to_dicts()
     sign = 1 if finding["fires"] == "more in class" else -1
     controls = mine["baselines"].filter(pl.col("baseline") != "dense").to_dicts()
-    return finding | {
-        "curve": f1_against_k(curve),
-        "histogram": activation_histogram(mine["histograms"]),
-        "examples": examples,
-        "sign": sign,
-        "largest": max((sign * value for example in examples for value in example["activations"]), default=0.0),
-        "baselines": [row | {"words": _baseline_words(row)} for row in controls],
-        "differences": [
-            row | {"words": f"{_role_words(row['first'])} − {_role_words(row['second'])}"}
-            for row in mine["differences"].filter(metric="f1").to_dicts()
-        ],
-        "neurons": _neurons(mine["neurons"], site),
-        "chosen": [
-            row | {"choice": choice_words(row, width, units)}
-            for role in SHOWN_ROLES
-            for row in chosen.filter(role=role).to_dicts()
-        ],
-        "best_baseline_words": BASELINE_WORDS[finding["best_baseline"]],
-    }
+    return (
+        {"p": None}
+        | finding
+        | {  # runs of earlier versions lack the p of the feature
+            "curve": f1_against_k(curve),
+            "histogram": activation_histogram(mine["histograms"]),
+            "examples": examples,
+            "sign": sign,
+            "largest": max((sign * value for example in examples for value in example["activations"]), default=0.0),
+            "baselines": [row | {"words": _baseline_words(row)} for row in controls],
+            "differences": [
+                row | {"words": f"{_role_words(row['first'])} − {_role_words(row['second'])}"}
+                for row in mine["differences"].filter(metric="f1").to_dicts()
+            ],
+            "neurons": _neurons(mine["neurons"], site),
+            "chosen": [
+                row | {"choice": choice_words(row, width, units)}
+                for role in SHOWN_ROLES
+                for row in chosen.filter(role=role).to_dicts()
+            ],
+            "best_baseline_words": BASELINE_WORDS[finding["best_baseline"]],
+        }
+    )
 
 
 def _baseline_words(row: dict[str, Any]) -> str:
