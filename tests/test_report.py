@@ -16,7 +16,7 @@ from sparse_probing.cli.main import main
 from sparse_probing.errors import InputError
 from sparse_probing.report.html import json_for_script, token_shades, write_report
 
-EVIL = "<script>window.hacked=1</script><img src=x onerror=window.hacked=1> {{ 7*7 }} %s </details>"
+EVIL = "<script>window.hacked=1</script><img src=x onerror=window.hacked=1> {{ 7*7 }} %s </details> \u202e\u2066"
 
 
 @pytest.fixture(scope="module")
@@ -31,7 +31,7 @@ def run_folder(model_folders, tmp_path_factory) -> Path:
         for i in range(60)
     ]
     path = folder / "evil.jsonl"
-    path.write_text("\n".join(json.dumps(row | {"y": f"<b>{row['y']}</b>"}) for row in rows))
+    path.write_text("\n".join(json.dumps(row | {"y": f"<b>{row['y']}</b>\u202e\x9b"}) for row in rows))
     config = sp.RunConfig(
         model=str(model_folders["gpt_neox"]), data=path, label=("y",), out=folder / "run", workers=1, window=64, skip_first=2,
         ks=(1, 2), random_model=False,
@@ -65,11 +65,19 @@ def test_text_from_data_is_escaped(run_folder):
     json.loads(data[1])
 
 
+def test_hidden_characters_are_seen_on_the_page(run_folder):
+    page = (run_folder / "report.html").read_text(encoding="utf-8")
+    text, data = page.split('<script type="application/json" id="charts">')
+    assert not set("\u202e\u2066\x9b") & set(page)
+    assert "&lt;/b&gt;\\u202e\\u009b" in text
+    assert "/b\\u003e\\\\u202e\\\\u009b" in data.split("</script>")[0]
+
+
 def test_json_in_a_script_cannot_close_it_and_reads_back():
-    value = {"x": "</script><!-- \u2028 & é"}
-    text = json_for_script(value)
-    assert not set("<>&\u2028") & set(text)
-    assert json.loads(text) == value
+    value = {"x": "</script><!-- & é \\"}
+    text = json_for_script(value | {"y": "\u2028\u202e"})
+    assert not set("<>&\u2028\u202e") & set(text)
+    assert json.loads(text) == value | {"y": "\\u2028\\u202e"}
 
 
 def test_report_is_rewritten_from_the_folder_alone(run_folder, tmp_path, capsys):

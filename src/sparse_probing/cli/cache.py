@@ -6,8 +6,8 @@ import re
 import time
 
 from cyclopts import App
-from rich.console import Console
 
+from sparse_probing.cli.terminal import Terminal
 from sparse_probing.errors import InputError
 
 cache = App(name="cache", help="Stored activations: what is there, how large, and how to make room.")
@@ -19,19 +19,17 @@ UNITS = {"": 1, "K": 10**3, "M": 10**6, "G": 10**9, "T": 10**12}
 def ls() -> None:
     """List the stores, last used first: one per model and dataset."""
     from rich.box import SIMPLE_HEAD
+    from rich.console import Group
     from rich.table import Table
-    from rich.text import Text
 
     from sparse_probing.activations.cache import list_stores
     from sparse_probing.activations.forecast import gigabytes
     from sparse_probing.activations.store import cache_folder
 
     stores = list_stores(cache_folder())
-    console = Console()
-    if not console.is_terminal:
-        console = Console(width=132)
+    console = Terminal()
     if not stores:
-        console.print(f"nothing is stored in {cache_folder()}", highlight=False, soft_wrap=True)
+        console.print(f"nothing is stored in {cache_folder()}", soft_wrap=True)
         return
     table = Table(box=SIMPLE_HEAD, pad_edge=False)
     for name in ("name", "model", "rows", "tokens", "sites", "size", "last used"):
@@ -40,16 +38,16 @@ def ls() -> None:
     for store in stores:
         table.add_row(
             store.address[:8],
-            Text(store.model),
+            store.model,
             f"{store.rows:,}",
             f"{store.tokens:,}",
-            Text("of another version" if store.stale else "\n".join(store.sites)),
+            "of another version" if store.stale else Group(*store.sites),
             gigabytes(store.bytes),
             time.strftime("%Y-%m-%d %H:%M", time.localtime(store.last_used)),
         )
     console.print(table)
     total = gigabytes(sum(store.bytes for store in stores))
-    console.print(f"{len(stores)} stores, {total}, in {cache_folder()}", highlight=False, soft_wrap=True)
+    console.print(f"{len(stores)} stores, {total}, in {cache_folder()}", soft_wrap=True)
 
 
 @cache.command
@@ -62,7 +60,7 @@ def size() -> None:
     folder = cache_folder()
     total = sum(store.bytes for store in list_stores(folder))
     free = gigabytes(free_bytes(folder))
-    Console(soft_wrap=True).print(f"{gigabytes(total)} in {folder}, {free} free on its disk", highlight=False)
+    Terminal(soft_wrap=True).print(f"{gigabytes(total)} in {folder}, {free} free on its disk")
 
 
 @cache.command
@@ -98,10 +96,10 @@ def prune(
         stale=stale,
         everything=all,
     )
-    console = Console(soft_wrap=True, highlight=False)
+    console = Terminal(soft_wrap=True)
     freed = sum(store.bytes for store in chosen)
     for store in chosen:
-        console.print(f"{store.address[:8]}  {gigabytes(store.bytes):>9}  {store.model}", markup=False)
+        console.print(f"{store.address[:8]}  {gigabytes(store.bytes):>9}  {store.model}")
         if not dry_run:
             remove(store)
     if not dry_run:

@@ -20,9 +20,8 @@ def check_certificate(file: Path, /, *, problem: Path | None = None) -> None:
         file: Certificate, from the folder `certificates` of a run.
         problem: For a certificate made in Python: an .npz file with the arrays z, target and weights.
     """
-    from rich.console import Console
-
     from sparse_probing.cli.progress import Bars
+    from sparse_probing.cli.terminal import Terminal
     from sparse_probing.selection.certificate import check_certificate as check
     from sparse_probing.selection.certificate import read_certificate
 
@@ -40,8 +39,8 @@ def check_certificate(file: Path, /, *, problem: Path | None = None) -> None:
 
         checked = check(certificate, made, progress)
     where = f" of {about['feature']}, layer {about['layer']}" if {"feature", "layer"} <= set(about) else ""
-    console = Console(soft_wrap=True, highlight=False)
-    console.print(f"valid{where}: columns {', '.join(map(str, certificate.support.tolist()))}", markup=False)
+    console = Terminal(soft_wrap=True)
+    console.print(f"valid{where}: columns {', '.join(map(str, certificate.support.tolist()))}")
     console.print(
         f"objective {checked.objective:.6f}; no other {certificate.k} of {certificate.columns:,} columns can go below "
         f"{checked.bound:.6f} ({100 * checked.gap:.2f} % less), proved by {checked.nodes:,} nodes"

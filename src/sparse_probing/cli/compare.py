@@ -27,10 +27,9 @@ def compare(
         order: By number of parameters, or as given (checkpoints).
         names: Names of the runs, in the order given. Default: the model's, or the folder's where models repeat.
     """
-    from rich.console import Console
-
     from sparse_probing.analyses.scaling import compare_runs
     from sparse_probing.cli.progress import Bars
+    from sparse_probing.cli.terminal import Terminal
     from sparse_probing.report.comparison import check_place, read_runs, write_comparison
 
     check_place(out)
@@ -40,41 +39,37 @@ def compare(
     bars = Bars()
     for note in found.notes:
         bars.note(note)
-    Console(soft_wrap=True).print(f"comparison: {page}", highlight=False, markup=False)
+    Terminal(soft_wrap=True).print(f"comparison: {page}")
 
 
 def print_comparison(found: Comparison) -> None:
     """One table per category: features x runs, then what becomes of each feature."""
     from rich.box import SIMPLE_HEAD
-    from rich.console import Console
     from rich.table import Table
     from rich.text import Text
 
-    from sparse_probing.cli.progress import WIDTH_WITHOUT_TERMINAL
+    from sparse_probing.cli.terminal import Terminal
     from sparse_probing.views.comparison_view import comparison_view
 
-    console = Console()
-    if not console.is_terminal:
-        console = Console(width=WIDTH_WITHOUT_TERMINAL)
+    console = Terminal()
     view = comparison_view(found)
     for category in view["categories"]:
         table = Table(box=SIMPLE_HEAD, pad_edge=False, collapse_padding=True)
         table.add_column("feature", overflow="ellipsis", no_wrap=True, min_width=10)
         for run in view["runs"]:
-            table.add_column(Text(run["run"]), min_width=9, overflow="fold")
+            table.add_column(run["run"], min_width=9, overflow="fold")
         table.add_column("verdict")
         table.add_column("change", no_wrap=True)
         for row in category["features"]:
             cells = ["–" if cell is None else f"{cell['f1']:.2f} {_k(cell['k_enough'])}" for cell in row["cells"]]
-            table.add_row(Text(row["feature"]), *cells, row["verdicts"], row["dynamic"])
+            table.add_row(row["feature"], *cells, row["verdicts"], row["dynamic"])
         means = ["–" if mean is None else f"{mean['f1']:.2f}" for mean in category["means"]]
         table.add_row(Text("mean", style="italic"), *means, "", "")
-        console.print(Text(category["name"], style="bold"))
+        console.print(category["name"], style="bold")
         console.print(table)
     console.print(
         "F1 of the best single neuron on the test split, then k: neurons that come within 5 % of all neurons of a layer; "
         "mean: over the features that all runs have; change: where differences exceed the intervals (docs/compare.md).",
-        highlight=False,
     )
 
 

@@ -27,16 +27,16 @@ Options = Annotated[DataConfig, FLAT]
 def list_sources() -> None:
     """List the paper's feature categories: what each needs, and the public data set that serves it."""
     from rich.box import SIMPLE_HEAD
-    from rich.console import Console
     from rich.table import Table
 
+    from sparse_probing.cli.terminal import Terminal
     from sparse_probing.datasets.hugging_face import HUB
     from sparse_probing.datasets.sources import SOURCES
 
     table = Table(box=SIMPLE_HEAD, pad_edge=False)
-    console = Console()
+    console = Terminal()
     if not console.is_terminal:
-        console = Console(width=160)
+        console.width = 160
     wide = console.width >= 140
     for name in ("source", "features", "reads", *(["Hugging Face data set"] if wide else []), "paper's features"):
         last = name == "paper's features"
@@ -51,11 +51,9 @@ def list_sources() -> None:
     table.add_row(*(demo if wide else [*demo[:3], demo[4]]))
     console.print(table)
     console.print(
-        "build one:   sprobe datasets build --source NAME --data FOLDER   (layouts of folders: docs/datasets.md)\n"
-        "your own:    sprobe datasets audit --data reviews.csv --label sentiment",
-        markup=False,
-        highlight=False,
+        "build one:   sprobe datasets build --source NAME --data FOLDER   (layouts of folders: docs/datasets.md)"
     )
+    console.print("your own:    sprobe datasets audit --data reviews.csv --label sentiment")
 
 
 @datasets.command
@@ -100,10 +98,9 @@ def audit(
         config: TOML file with the same options; options on the command line win.
         options: Which text, which labels.
     """
-    from rich.console import Console
-
     from sparse_probing.analyses.datasheet import datasheet
     from sparse_probing.cli.datasheet import print_datasheets
+    from sparse_probing.cli.terminal import Terminal
     from sparse_probing.report.datasheet import write_datasheet_page
 
     made = _config(config, options, folder)
@@ -112,7 +109,7 @@ def audit(
     print_datasheets(sheets)
     if html is not None:
         write_datasheet_page(html, sheets)
-        Console(soft_wrap=True).print(f"page: {html}", markup=False, highlight=False)
+        Terminal(soft_wrap=True).print(f"page: {html}")
 
 
 @datasets.command
@@ -134,10 +131,9 @@ def preview(
         config: TOML file with the same options; options on the command line win.
         options: Which text, which labels.
     """
-    from rich.console import Console
-
     from sparse_probing.analyses.preview import preview_rows
     from sparse_probing.cli.preview import print_preview
+    from sparse_probing.cli.terminal import Terminal
     from sparse_probing.records import task_rng
     from sparse_probing.report.datasheet import write_preview
 
@@ -147,7 +143,7 @@ def preview(
     print_preview(rows)
     if html is not None:
         write_preview(html, rows)
-        Console(soft_wrap=True).print(f"page: {html}", markup=False, highlight=False)
+        Terminal(soft_wrap=True).print(f"page: {html}")
 
 
 @datasets.command
@@ -159,15 +155,14 @@ def export(folder: Path, out: Path, /, *, to: Literal["jsonl", "hugging-face"] =
         out: Folder to write: new, empty, or an export to be replaced.
         to: jsonl: documents.jsonl, one object per line. hugging-face: Parquet per split, for datasets.load_dataset(OUT).
     """
-    from rich.console import Console
-
+    from sparse_probing.cli.terminal import Terminal
     from sparse_probing.dataset_build import check_free
     from sparse_probing.datasets.dataset_folder import export_hugging_face, export_jsonl, read_dataset_folder
 
     check_free(out)
     labelled = read_dataset_folder(folder)
     (export_jsonl if to == "jsonl" else export_hugging_face)(labelled, out)
-    Console(soft_wrap=True).print(f"{len(labelled.documents):,} documents: {out}", markup=False, highlight=False)
+    Terminal(soft_wrap=True).print(f"{len(labelled.documents):,} documents: {out}")
 
 
 def _config(file: Path | None, options: DataConfig, folder: Path | None = None) -> DataConfig:
@@ -192,12 +187,11 @@ def _prepared(config: DataConfig) -> tuple[list[LabelledText], FeatureDataset]:
 
 
 def _print_sheet(folder: Path) -> None:
-    from rich.console import Console
-
     from sparse_probing.cli.datasheet import print_datasheets
+    from sparse_probing.cli.terminal import Terminal
     from sparse_probing.dataset_build import read_datasheet
 
     print_datasheets(read_datasheet(folder))
     page = folder / "datasheet.html"
     if page.is_file():
-        Console(soft_wrap=True).print(f"datasheet: {page}", markup=False, highlight=False)
+        Terminal(soft_wrap=True).print(f"datasheet: {page}")

@@ -10,6 +10,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from sparse_probing.cli.terminal import Terminal
 from sparse_probing.records import SPLITS
 from sparse_probing.views.dataset_words import glance
 from sparse_probing.views.visible import visible
@@ -21,9 +22,7 @@ NOTES = 12
 
 def print_datasheets(sheets: Sequence[dict[str, Any]], console: Console | None = None) -> None:
     """For each category five answers, its rows per feature and split, and its notes."""
-    console = console or Console()
-    if not console.is_terminal:
-        console = Console(width=132, file=console.file)
+    console = console or Terminal()
     for sheet in sheets:
         console.print(Text(visible(sheet["category"]), style="bold"))
         for line in glance(sheet):

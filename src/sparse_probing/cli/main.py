@@ -7,8 +7,6 @@ import sys
 
 import cyclopts
 from pydantic import ValidationError
-from rich.console import Console
-from rich.markup import escape
 
 from sparse_probing.cli.cache import cache
 from sparse_probing.cli.check_certificate import check_certificate
@@ -20,6 +18,7 @@ from sparse_probing.cli.run import run
 from sparse_probing.cli.simulate import simulate
 from sparse_probing.cli.sites import sites
 from sparse_probing.cli.steer import steer
+from sparse_probing.cli.terminal import Terminal, print_error
 from sparse_probing.cli.verify import verify
 from sparse_probing.config import complaint
 from sparse_probing.errors import SparseProbingError
@@ -56,20 +55,17 @@ OUR_FAULT_NOT = {
 
 def main(arguments: list[str] | None = None) -> None:
     """Entry point of the `sprobe` command: exit code 0, 2 for the user's mistakes, 130 for Ctrl-C."""
-    console = Console(stderr=True, soft_wrap=True)
     try:
         app(arguments, result_action="return_value", exit_on_error=False, print_error=False)
     except (SparseProbingError, cyclopts.CycloptsError) as error:
         cause = error.__cause__ or error.__context__
         said = complaint(cause) if isinstance(cause, ValidationError) else error
-        console.print(f"[bold red]error:[/] {escape(' '.join(str(said).split()))}", highlight=False)
+        print_error(str(said))
         sys.exit(2)
     except OSError as error:
         if error.errno not in OUR_FAULT_NOT:
             raise
-        console.print(
-            f"[bold red]error:[/] {escape(str(error))}: free some space or choose a writable folder.", highlight=False
-        )
+        print_error(f"{error}: free some space or choose a writable folder.")
         sys.exit(2)
     except KeyboardInterrupt:
         begun = (arguments if arguments is not None else sys.argv[1:])[:1]
@@ -78,5 +74,5 @@ def main(arguments: list[str] | None = None) -> None:
             if begun == ["datasets"]
             else "What is done is kept: the same command goes on from here."
         )
-        console.print(f"stopped. {kept}")
+        Terminal(stderr=True, soft_wrap=True).print(f"stopped. {kept}")
         sys.exit(130)

@@ -8,6 +8,7 @@ from rich.console import Console
 from rich.text import Text
 
 from sparse_probing.analyses.preview import PreviewRow
+from sparse_probing.cli.terminal import Terminal
 from sparse_probing.views.preview_view import label_words, legend, share_words, where_words
 from sparse_probing.views.visible import END_ISOLATE, ISOLATE, isolated, visible
 
@@ -22,12 +23,13 @@ def print_preview(rows: Sequence[PreviewRow], console: Console | None = None) ->
         rows: from `preview_rows`.
         console: where to print; standard output when null.
     """
-    console = console or Console()
+    console = console or Terminal()
     styled = console.is_terminal and not console.is_dumb_terminal
     marks = f"{'in reverse video' if styled else 'between ⟦ and ⟧'}, │ parts them"
     console.print(Text(legend(rows, marks)), soft_wrap=True)
     for number, row in enumerate(rows, 1):
-        head = Text(f"\n{number:>2}  ")
+        console.print()
+        head = Text(f"{number:>2}  ")
         head.append(", ".join(isolated(visible(words)) for words in label_words(row)), style="bold")
         head.append("   " + " · ".join(isolated(visible(words)) for words in where_words(row)), style="dim")
         console.print(head, soft_wrap=True)

@@ -8,8 +8,6 @@ from typing import Any
 
 import polars as pl
 from rich.box import SIMPLE_HEAD
-from rich.console import Console
-from rich.markup import escape
 from rich.progress import (
     BarColumn,
     Progress,
@@ -22,6 +20,9 @@ from rich.progress import (
 )
 from rich.table import Table
 from rich.text import Text
+
+from sparse_probing.cli.terminal import Terminal
+from sparse_probing.views.visible import harmless
 
 
 class RateColumn(ProgressColumn):
@@ -38,7 +39,7 @@ class Bars:
     """Draws one bar per stage on standard error."""
 
     def __init__(self) -> None:
-        self.console = Console(stderr=True)
+        self.console = Terminal(stderr=True)
 
     @contextmanager
     def stage(self, name: str, total: int | None, unit: str) -> Iterator[Callable[[int], None]]:
@@ -60,7 +61,7 @@ class Bars:
 
     def note(self, text: str) -> None:
         """A remark above the bars; see `progress.Reporter`."""
-        self.console.print(f"[yellow]note:[/] {escape(text)}", highlight=False, soft_wrap=True)
+        self.console.print(Text.assemble(("note:", "yellow"), " ", harmless(text)), soft_wrap=True)
 
 
 SHORT_BASELINES = {
@@ -73,8 +74,6 @@ SHORT_BASELINES = {
     "token_identity": "token identity",
     "position_and_length": "position",
 }
-WIDTH_WITHOUT_TERMINAL = 132
-"""Columns for files and pipes, where there is no window to fit into."""
 OTHER_COLUMNS, LONGEST_BASELINE = 70, 14
 """Room that the columns beside the feature need: when it is tight, the feature's name is shortened, never a number."""
 NARROW = 110
@@ -88,15 +87,12 @@ def print_findings(findings: pl.DataFrame, numbers: pl.DataFrame) -> None:
         findings: of a run, one row per feature.
         numbers: its number findings, one row per number.
     """
-    console = Console()
-    if not console.is_terminal:
-        console = Console(width=WIDTH_WITHOUT_TERMINAL)
+    console = Terminal()
     _print_blocks(console, findings, ("feature", "neuron", "F1 and interval"), "f1", lambda row: row["neuron"])
     if len(findings):
         console.print(
             "F1 of the best single neuron on the test split; k: neurons that come within 5 % of all neurons of a layer; "
             "all: F1 of these; baseline: F1 of the best control.",
-            highlight=False,
         )
     _print_blocks(
         console,
@@ -109,12 +105,11 @@ def print_findings(findings: pl.DataFrame, numbers: pl.DataFrame) -> None:
         console.print(
             "R² of the best single neuron on the test split, which rises (↑) or falls (↓) with the number; k: neurons that come "
             "within 5 % of all neurons of a layer; all: R² of these; baseline: R² of the best control.",
-            highlight=False,
         )
 
 
 def _print_blocks(
-    console: Console,
+    console: Terminal,
     rows: pl.DataFrame,
     heads: tuple[str, str, str],
     score: str,
@@ -134,7 +129,7 @@ def _print_blocks(
         for row in block.to_dicts():
             baseline = "" if console.width < NARROW else f" {SHORT_BASELINES[row['best_baseline']]}"
             table.add_row(
-                Text(row[heads[0]]),
+                row[heads[0]],
                 neuron(row),
                 Text(f"{row[score]:.2f} [{row[f'{score}_low']:.2f}, {row[f'{score}_high']:.2f}]"),
                 "–" if row["k_enough"] is None else str(row["k_enough"]),
@@ -142,5 +137,5 @@ def _print_blocks(
                 f"{row[f'best_baseline_{score}']:.2f}{baseline}",
                 row["verdict"],
             )
-        console.print(Text(category, style="bold"))
+        console.print(str(category), style="bold")
         console.print(table)

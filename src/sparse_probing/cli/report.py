@@ -11,8 +11,7 @@ def report(run: Path, /) -> None:
     Args:
         run: Run folder.
     """
-    from rich.console import Console
-
+    from sparse_probing.cli.terminal import Terminal
     from sparse_probing.report.html import write_report
 
-    Console(soft_wrap=True).print(f"report: {write_report(run)}", highlight=False)
+    Terminal(soft_wrap=True).print(f"report: {write_report(run)}")

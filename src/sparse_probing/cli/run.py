@@ -33,36 +33,32 @@ def run(*, config: Path | None = None, dry_run: bool = False, options: Annotated
 
 def show_forecast(config: RunConfig) -> None:
     """What the activations of a run need, and whether there is room for them."""
-    from rich.console import Console
-
     from sparse_probing.activations.forecast import gigabytes
     from sparse_probing.activations.store import cache_folder
+    from sparse_probing.cli.terminal import Terminal
     from sparse_probing.experiment import dry_run
 
     plan = dry_run(config)
-    console = Console(soft_wrap=True, highlight=False)
+    console = Terminal(soft_wrap=True)
     passes = "2 models (the second untrained)" if config.random_model else "1 model"
-    console.print(f"model      {config.model}, site {config.site}, {passes}", markup=False)
+    console.print(f"model      {config.model}, site {config.site}, {passes}")
     console.print(f"rows       {plan.rows:,} from {plan.tokens:,} tokens per model")
     console.print(
         f"on disk    {gigabytes(plan.bytes_needed)} as {config.store_dtype}, less what is in the cache already"
     )
-    console.print(f"free       {gigabytes(plan.bytes_free)} in {cache_folder()}", markup=False)
+    console.print(f"free       {gigabytes(plan.bytes_free)} in {cache_folder()}")
     plan.check(cache_folder())
 
 
 def execute(config: RunConfig) -> None:
     """Run with progress bars, print the findings and where the report lies."""
-    from rich.console import Console
-
     from sparse_probing.cli.progress import Bars, print_findings
+    from sparse_probing.cli.terminal import Terminal
     from sparse_probing.experiment import run as run_experiment  # torch is imported here, not for --help
 
     result = run_experiment(config, reporter=Bars())
     print_findings(result.findings, result.numbers)
-    console = Console(soft_wrap=True)
-    console.print(f"report: {result.report}", highlight=False)
+    console = Terminal(soft_wrap=True)
+    console.print(f"report: {result.report}")
     if len(result.findings):
-        console.print(
-            f"Does the model use these neurons? Next: sprobe verify {result.folder}", highlight=False, markup=False
-        )
+        console.print(f"Does the model use these neurons? Next: sprobe verify {result.folder}")

@@ -54,11 +54,10 @@ def simulate(
         seed: Same seed, same bytes.
         workers: Processes. Default: one per core. Results do not depend on it.
     """
-    from rich.console import Console
-
     from sparse_probing.analyses.simulation import checked_grid, recall_curve
     from sparse_probing.analyses.simulation_folder import claim
     from sparse_probing.cli.progress import Bars
+    from sparse_probing.cli.terminal import Terminal
     from sparse_probing.files import write_atomically, write_table
     from sparse_probing.report.simulation import write_simulation_report
     from sparse_probing.selection.methods import SELECTORS
@@ -86,7 +85,7 @@ def simulate(
     write_atomically(out / "recall.csv", lambda partial: table.write_csv(partial))
     report = write_simulation_report(out)
     print_recall(table, options)
-    Console(soft_wrap=True).print(f"report: {report}", highlight=False)
+    Terminal(soft_wrap=True).print(f"report: {report}")
 
 
 def print_recall(table: pl.DataFrame, options: Planted) -> None:
@@ -94,16 +93,13 @@ def print_recall(table: pl.DataFrame, options: Planted) -> None:
     from dataclasses import asdict
 
     from rich.box import SIMPLE_HEAD
-    from rich.console import Console
     from rich.table import Table
 
-    from sparse_probing.cli.progress import WIDTH_WITHOUT_TERMINAL
+    from sparse_probing.cli.terminal import Terminal
     from sparse_probing.report.simulation import TITLES, lines, shown_measures, story
 
-    console = Console()
-    if not console.is_terminal:
-        console = Console(width=WIDTH_WITHOUT_TERMINAL)
-    console.print(story(asdict(options)), highlight=False, markup=False)
+    console = Terminal()
+    console.print(story(asdict(options)))
     for measure in shown_measures(asdict(options)):
         if measure == "average_precision":
             continue  # in the report and the tables; a screenful is enough here
@@ -115,6 +111,4 @@ def print_recall(table: pl.DataFrame, options: Planted) -> None:
             cells = [f"{c['value']:.2f}" + ("" if c["se"] is None else f" ± {c['se']:.2f}") for c in line["cells"]]
             shown.add_row(line["method"], *cells)
         console.print(shown)
-    console.print(
-        "Mean and standard error over the repeats; the report also shows the held-out score.", highlight=False
-    )
+    console.print("Mean and standard error over the repeats; the report also shows the held-out score.")

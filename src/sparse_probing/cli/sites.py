@@ -12,11 +12,11 @@ def sites(model: str, /) -> None:
         model: `demo`, a local folder, or a hub id.
     """
     from rich.box import SIMPLE_HEAD
-    from rich.console import Console
     from rich.table import Table
 
     from sparse_probing.activations.models import model_sites
     from sparse_probing.activations.sites import SITES
+    from sparse_probing.cli.terminal import Terminal
 
     known = model_sites(model)
     table = Table(box=SIMPLE_HEAD, pad_edge=False)
@@ -31,16 +31,14 @@ def sites(model: str, /) -> None:
             widths = {site.width for site in found}
             width = f"{first.width:,}" if len(widths) == 1 else f"{min(widths):,}-{max(widths):,}"
             table.add_row(name, ranges([site.layer for site in found]), width + heads, path, first.side)
-    console = Console()
-    if not console.is_terminal:
-        console = Console(width=132)
+    console = Terminal()
     console.print(table)
     for reason in dict.fromkeys(known.absent.values()):
         absent = ", ".join(name for name, why in known.absent.items() if why == reason)
-        console.print(f"not here: {absent}. {reason}", markup=False, highlight=False)
+        console.print(f"not here: {absent}. {reason}")
     for name in SITES:
         if name not in known.absent:
-            console.print(f"{name:12} {SITES[name]}", markup=False, highlight=False)
+            console.print(f"{name:12} {SITES[name]}")
 
 
 def ranges(numbers: Sequence[int]) -> str:

@@ -53,12 +53,11 @@ def steer(
     """
     if (clamp is None) == (not zero):
         raise InputError("say what the neurons are held at: either --clamp (a value such as 8, 2x or q0.99) or --zero.")
-    from rich.console import Console
-
     from sparse_probing.analyses.doses import parse_dose
     from sparse_probing.analyses.steering import changes_of, find_reader, pick_feature, pooling_of
     from sparse_probing.analyses.steering import steer as write_texts
-    from sparse_probing.cli.progress import WIDTH_WITHOUT_TERMINAL, Bars
+    from sparse_probing.cli.progress import Bars
+    from sparse_probing.cli.terminal import Terminal
     from sparse_probing.files import write_json
     from sparse_probing.reopen import open_model
     from sparse_probing.views.run_view import read_run
@@ -83,14 +82,12 @@ def steer(
         "feature": about,
         "options": {"tokens": tokens, "temperature": temperature, "where": where},
     } | result
-    console = Console()
-    if not console.is_terminal:
-        console = Console(width=WIDTH_WITHOUT_TERMINAL)
+    console = Terminal()
     print_steering(console, result)
     if out is not None:
         out.parent.mkdir(parents=True, exist_ok=True)
         write_json(out, result)
-        console.print(f"written: {out}", highlight=False, markup=False, soft_wrap=True)
+        console.print(f"written: {out}", soft_wrap=True)
 
 
 def print_steering(console: Console, result: dict[str, Any]) -> None:
@@ -110,7 +107,7 @@ def print_steering(console: Console, result: dict[str, Any]) -> None:
         return Text(isolated(visible(text)), overflow="fold")  # never markup: it comes from the model
 
     def say(text: str) -> None:
-        console.print(text, markup=False, highlight=False)
+        console.print(text)
 
     name = result["feature"] and result["feature"]["feature"]
     for change in result["changed"]:

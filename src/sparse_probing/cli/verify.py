@@ -28,14 +28,13 @@ def verify(run: Path, *, options: Annotated[VerifyConfig, FLAT] = DEFAULTS) -> N
         run: Folder of a finished run.
         options: What is done to the neurons, and on how many texts.
     """
-    from rich.console import Console
-
     from sparse_probing.cli.progress import Bars
+    from sparse_probing.cli.terminal import Terminal
     from sparse_probing.verification.verify import verify as verify_run  # torch is imported here, not for --help
 
     result = verify_run(run, options, reporter=Bars())
     print_evidence(result.evidence, result.matrix)
-    Console(soft_wrap=True).print(f"report: {result.report}", highlight=False)
+    Terminal(soft_wrap=True).print(f"report: {result.report}")
 
 
 def print_evidence(evidence: pl.DataFrame, matrix: pl.DataFrame) -> None:
@@ -45,20 +44,15 @@ def print_evidence(evidence: pl.DataFrame, matrix: pl.DataFrame) -> None:
         evidence: table `evidence` of the second look.
         matrix: table `effect_matrix`.
     """
-    from rich.console import Console
-    from rich.text import Text
+    from sparse_probing.cli.terminal import Terminal
 
-    from sparse_probing.cli.progress import WIDTH_WITHOUT_TERMINAL
-
-    console = Console()
-    if not console.is_terminal:
-        console = Console(width=WIDTH_WITHOUT_TERMINAL)
+    console = Terminal()
     for (category,), block in evidence.group_by("category", maintain_order=True):
-        console.print(Text(str(category), style="bold"))
+        console.print(str(category), style="bold")
         table = _table("feature", "neuron", "in class", "beyond placebos", "exceeds, in class", "p", "verdict")
         for row in block.to_dicts():
             table.add_row(
-                Text(row["feature"]),
+                row["feature"],
                 row["neuron"],
                 _signed(row["effect_in"]),
                 _signed(row["over_placebo"]),
@@ -68,7 +62,7 @@ def print_evidence(evidence: pl.DataFrame, matrix: pl.DataFrame) -> None:
             )
         console.print(table)
         for remark in block["remark"].drop_nulls().unique(maintain_order=True):
-            console.print(Text(f"note: {remark}", style="dim"))
+            console.print(f"note: {remark}", style="dim")
         cells = matrix.filter(pl.col("category") == category)
         if cells["affected"].n_unique() > 1:
             console.print(_whose_texts(cells.filter(size=cells["size"].min())))
@@ -80,7 +74,6 @@ def print_evidence(evidence: pl.DataFrame, matrix: pl.DataFrame) -> None:
             "less the mean of matched random neurons (p: how many of these lie as far out); exceeds: placebos that do less in "
             "class. "
             "Own texts: the neuron set to 0 on the texts of every feature. All else is in the report.",
-            highlight=False,
         )
 
 
@@ -97,20 +90,18 @@ def _table(*columns: str) -> Table:
 
 def _whose_texts(cells: pl.DataFrame) -> Table:
     """One line per feature whose neuron is switched off."""
-    from rich.text import Text
-
     table = _table("neuron of", "own texts", "per cent", "interval", "mean of the others", "the largest")
     for (name,), block in cells.group_by("switched_off", maintain_order=True):
         others = block.filter(pl.col("affected") != name).sort("effect", descending=True).to_dicts()
         for own in block.filter(affected=name).to_dicts():
             ends = own["effect_low"], own["effect_high"]
             table.add_row(
-                Text(str(name)),
+                str(name),
                 _signed(own["effect"]),
                 f"{own['percent']:+.2f} %",
                 "–" if None in ends else f"[{ends[0]:+.4f}, {ends[1]:+.4f}]",
                 _signed(sum(row["effect"] for row in others) / len(others)) if others else "–",
-                Text(f"{others[0]['effect']:+.4f} {others[0]['affected']}" if others else "–"),
+                f"{others[0]['effect']:+.4f} {others[0]['affected']}" if others else "–",
             )
     return table
 

@@ -13,17 +13,19 @@ from sparse_probing.files import write_text
 from sparse_probing.views.dataset_view import dataset_charts
 from sparse_probing.views.evidence_view import evidence_charts
 from sparse_probing.views.run_view import run_view
-from sparse_probing.views.visible import visible
+from sparse_probing.views.visible import legible, visible
 
 _VIEWS = resources.files("sparse_probing.views")
 SCRIPTS = ("vendor/vega.min.js", "vendor/vega-lite.min.js", "vendor/vega-embed.min.js", "report.js")
 
 
 def json_for_script(value: Any) -> str:
-    """JSON that may stand inside a script element: no `<`, so no tag can begin or end in it."""
+    """JSON that may stand inside a script element: no `<`, so no tag can begin or end in it. Hidden characters are shown."""
     text = json.dumps(value, ensure_ascii=False, allow_nan=False, separators=(",", ":"))
-    for character in "<>&\u2028\u2029":
+    for character in "<>&":
         text = text.replace(character, f"\\u{ord(character):04x}")
+    for character in {character for character in text if not character.isascii()} | {"\x7f"}:
+        text = text.replace(character, visible(character).replace("\\", "\\\\"))
     return text
 
 
@@ -40,6 +42,7 @@ def render(template: str, charts: dict[str, Any] | None = None, **values: Any) -
         undefined=jinja2.StrictUndefined,
         trim_blocks=True,
         lstrip_blocks=True,
+        finalize=_shown,
         loader=jinja2.FunctionLoader(lambda name: (_VIEWS / "templates" / name).read_text(encoding="utf-8")),
     )
     environment.filters["number"] = _two_digits
@@ -56,6 +59,11 @@ def write_report(folder: Path) -> Path:
     path = folder / "report.html"
     write_text(path, render("report.html", _charts(view), view=view, shade=token_shades))
     return path
+
+
+def _shown(value: Any) -> Any:
+    """Whatever a template prints, but markup of our own: bidirectional and other hidden characters can be seen."""
+    return legible(value) if isinstance(value, str) and not hasattr(value, "__html__") else value
 
 
 def _two_digits(value: float | None) -> str:

@@ -14,6 +14,33 @@ def visible(text: str) -> str:
     return text if text.isascii() and text.isprintable() else "".join(map(_shape, text))
 
 
+def harmless(text: str, *, isolates: bool | None = None) -> str:
+    """`visible`, but isolates that `isolated` has put around a part stay; unpaired ones are shown.
+
+    Args:
+        text: what is about to be printed, finished.
+        isolates: whether isolates stay; null: when they are paired.
+    """
+    if text.isascii() and text.isprintable():
+        return text
+    kept = (ISOLATE, END_ISOLATE) if (_paired(text) if isolates is None else isolates) else ()
+    return "".join(character if character in kept else _shape(character) for character in text)
+
+
+def legible(text: str) -> str:
+    """`visible` for text of several lines: line breaks and tabs stay."""
+    return text if text.isascii() and text.isprintable() else "".join(c if c in "\n\t" else _shape(c) for c in text)
+
+
+def _paired(text: str) -> bool:
+    depth = 0
+    for character in text:
+        depth += (character == ISOLATE) - (character == END_ISOLATE)
+        if depth < 0:
+            return False
+    return depth == 0
+
+
 def _shape(character: str) -> str:
     code = ord(character)
     if character == "\n":

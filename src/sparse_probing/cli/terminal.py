@@ -1,0 +1,56 @@
+"""The one door to the terminal: whatever is printed, no character of it acts."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterable
+from typing import Any
+
+from rich.console import Console, ConsoleOptions, RenderableType
+from rich.segment import Segment
+from rich.text import Span, Text
+
+from sparse_probing.views.visible import ISOLATE, harmless
+
+WIDTH_WITHOUT_TERMINAL = 132
+"""Columns for files and pipes, where there is no window to fit into."""
+
+
+class Terminal(Console):
+    """A console for text from data, models and file names: control characters and bidirectional overrides are shown, not obeyed.
+
+    Strings are no markup and no emoji codes. A line break inside a string is shown as well: one `print` per line.
+    """
+
+    def __init__(self, **options: Any) -> None:
+        plain: dict[str, Any] = {"markup": False, "emoji": False, "highlight": False}
+        super().__init__(**plain | options)
+        if not self.is_terminal and "width" not in options:
+            self.width = WIDTH_WITHOUT_TERMINAL
+
+    def render_str(self, text: str, **options: Any) -> Text:
+        """See `rich.console.Console.render_str`."""
+        return super().render_str(harmless(text), **options)
+
+    def render(self, renderable: RenderableType, options: ConsoleOptions | None = None) -> Iterable[Segment]:
+        """See `rich.console.Console.render`; everything that is printed passes here, cell by cell."""
+        return super().render(shown(renderable) if isinstance(renderable, Text) else renderable, options)
+
+
+def shown(text: Text) -> Text:
+    """A styled text with its unsafe characters replaced, styles kept."""
+    if (safe := harmless(text.plain)) == text.plain:
+        return text
+    kept_isolates = ISOLATE in safe
+    at = [0]
+    for character in text.plain:
+        at.append(at[-1] + len(harmless(character, isolates=kept_isolates)))
+    copy = text.blank_copy(safe)
+    copy.spans = [Span(at[span.start], at[span.end], span.style) for span in text.spans]
+    return copy
+
+
+def print_error(text: str) -> None:
+    """One line on standard error, whatever came."""
+    line = Text.assemble(("error:", "bold red"), " ", harmless(" ".join(text.split())))
+    Terminal(file=sys.stderr, soft_wrap=True).print(line)
