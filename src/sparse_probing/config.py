@@ -12,8 +12,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError, model_validator
 
 from sparse_probing.errors import InputError
 from sparse_probing.records import NEURONS, Pooling
-from sparse_probing.selection.exact import SMALLEST_GAP
-from sparse_probing.selection.problem import SELECTION_RIDGE
+from sparse_probing.selection.defaults import SELECTION_RIDGE, SMALLEST_GAP
 
 Selected = Literal[
     "greedy_swap",

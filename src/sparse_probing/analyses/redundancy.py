@@ -25,9 +25,9 @@ from sparse_probing.probes.newton import SMALL_RIDGE
 from sparse_probing.ranking.single_units import SingleUnitScores, single_unit_scores
 from sparse_probing.ranking.statistics import class_moments
 from sparse_probing.records import Split, unit_name
+from sparse_probing.selection.defaults import SELECTION_RIDGE
 from sparse_probing.selection.greedy_swap import greedy_swap
 from sparse_probing.selection.heuristics import top_by_score
-from sparse_probing.selection.problem import SELECTION_RIDGE
 from sparse_probing.selection.single_column import best_single_columns
 from sparse_probing.sweep.choose import ENOUGH, Probe, best, merit
 from sparse_probing.sweep.feature_view import STANDARD_DEVIATION_FLOOR, FeatureView

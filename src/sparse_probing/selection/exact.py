@@ -15,13 +15,12 @@ from jaxtyping import Int
 from sparse_probing.errors import InputError
 from sparse_probing.selection.branch_and_bound import Search
 from sparse_probing.selection.certificate import Certificate, problem_hash
+from sparse_probing.selection.defaults import SMALLEST_GAP
 from sparse_probing.selection.greedy_swap import greedy_swap
 from sparse_probing.selection.problem import Problem
 from sparse_probing.selection.relaxation import Relaxed, relax
 from sparse_probing.selection.supports import Selection, Status, gap_between
 
-SMALLEST_GAP = 1e-5
-"""Finer claims would be of the size of what rounding may take away."""
 SMALLEST_RIDGE = 1e-5
 
 

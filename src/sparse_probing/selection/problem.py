@@ -11,9 +11,7 @@ from sparse_probing.errors import InputError
 from sparse_probing.probes.losses import LOGISTIC, LOSSES, Loss
 from sparse_probing.probes.newton import GRADIENT_TOLERANCE, LinearFit, LinearFits, fit_batch, fit_one
 from sparse_probing.probes.weights import row_weights
-
-SELECTION_RIDGE = 0.1
-"""Ridge while a support is chosen: it hardly moves held-out scores up to k = 16 and keeps lower bounds tight."""
+from sparse_probing.selection.defaults import SELECTION_RIDGE
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)

@@ -13,7 +13,8 @@ from jaxtyping import Bool, Float, Int
 from sparse_probing.metrics.scores import Scored, best_f1_threshold, metrics_at
 from sparse_probing.probes.newton import SMALL_RIDGE, LinearFit, fit_batch
 from sparse_probing.probes.weights import balanced_weights
-from sparse_probing.selection.problem import SELECTION_RIDGE, Problem, standardise
+from sparse_probing.selection.defaults import SELECTION_RIDGE
+from sparse_probing.selection.problem import Problem, standardise
 from sparse_probing.selection.supports import Selection
 from sparse_probing.sweep.plan import Method, Task
 

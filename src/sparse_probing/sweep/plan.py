@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 
-from sparse_probing.selection.problem import SELECTION_RIDGE
+from sparse_probing.selection.defaults import SELECTION_RIDGE
 
 
 class Method(StrEnum):
