@@ -20,7 +20,7 @@ from sparse_probing.analyses.steering import Change, changes_of, find_reader, po
 from sparse_probing.records import task_rng, unit_name
 from sparse_probing.reopen import open_model
 from sparse_probing.results.findings import named_finding
-from sparse_probing.views.run_view import read_run
+from sparse_probing.results.run_folder import read_run
 
 CATEGORY = "natural language"
 CONTINUATIONS = {

@@ -207,7 +207,16 @@ def made_run(
                     roles = {1: ["single", "sparse k=1"], 4: ["sparse k=4", "enough"]}.get(k, ["dense"])
                     probes += [key | test | {"role": role} for role in roles]
         finding = {"neuron": "L1.N5", "layer": min(1, layers - 1), "f1": f1 - 0.05, "f1_low": f1 - 0.05 - half}
-        finding |= {"f1_high": f1 - 0.05 + half, "k_enough": 4, "dense_f1": 0.93, "verdict": "few neurons (4)"}
+        finding |= {"f1_high": f1 - 0.05 + half, "k_enough": 4, "verdict": "few neurons (4)"}
+        finding |= {
+            "unit": 5,
+            "fires": "more in class",
+            "dense_f1": 0.93,
+            "stability": 1.0,
+            "stand_ins": [],
+            "explanation": "",
+        }
+        finding |= {"best_baseline": "majority_class", "best_baseline_f1": 0.4}
         findings.append(key | finding | {"n_test_positive": 20, "n_test_negative": 60})
     rows = {"probes": probes, "findings": findings}
     for name in TABLES:
@@ -219,7 +228,8 @@ def made_run(
         "site": "mlp.neurons",
         "probed_layers": list(range(layers)),
     }
-    manifest = {
+    audit = {"documents_read": 80, "groups": 80, "duplicates_removed": 0, "conflicts_removed": 0}
+    manifest = {"identity": {}, "versions": {}, "rows": 80, "tokens": 800, "audits": {"c": audit}} | {
         "model": place | {"parameters": parameters} | facts,
         "options": {"data": "x.csv", "source": None, "seed": 0, "model": model, "ks": [1, 4], "pooling": None}
         | (options or {}),
@@ -312,7 +322,7 @@ def test_order_and_names(tmp_path):
     assert names(compared(a, b, c, names=("A", "B", "C"))) == ["B", "A", "C"]
     found = compared(a, b, c)
     assert not found.by_size and any("equal size" in note for note in found.notes)
-    old = made_run(tmp_path / "old", model="o", width=2)
+    old = made_run(tmp_path / "old", model="o", width=6)
     assert names(compared(a, old)) == ["o", "m"] and compared(a, old).size_unit == "units"
     same = made_run(tmp_path / "deep" / "a", model="x/m", parameters=5)
     assert names(compared(a, same)) == [str(a.resolve()), str(same.resolve())]
@@ -367,7 +377,7 @@ def test_a_feature_in_some_runs_is_listed_and_has_too_few_models(tmp_path):
 @pytest.mark.parametrize(
     ("harm", "says"),
     [
-        (lambda run: (run / "manifest.json").write_text("{}"), "damaged: its manifest.json"),
+        (lambda run: (run / "manifest.json").write_text("{}"), "damaged: manifest.json"),
         (lambda run: (run / "manifest.json").write_text("{"), "damaged"),
         (lambda run: (run / "probes.parquet").write_bytes(b"no"), "damaged"),
         (lambda run: pl.DataFrame({"x": [1]}).write_parquet(run / "probes.parquet"), "probes.parquet has no column"),

@@ -21,10 +21,10 @@ from sparse_probing.cli.main import main
 from sparse_probing.datasets.labelled_text import document_level_text
 from sparse_probing.errors import InputError
 from sparse_probing.reopen import open_run
+from sparse_probing.results.run_folder import EVIDENCE, read_evidence
 from sparse_probing.results.verdict import CAUSAL, COMBINATION, NO_EFFECT, STAND_INS
 from sparse_probing.verification import effects as tasks_module
 from sparse_probing.verification.verify import verify
-from sparse_probing.views.evidence_view import ALL_TABLES, read_evidence
 
 from .conftest import SENTENCES
 
@@ -67,7 +67,7 @@ def bytes_of(folder: Path) -> dict[str, bytes]:
 def test_every_table_is_written_and_typed(verified):
     tables = read_evidence(verified)
     assert tables is not None
-    for name, columns in ALL_TABLES.items():
+    for name, columns in EVIDENCE.items():
         assert tables[name].schema == pl.Schema(columns), name
     for name in ("ablations", "effect_matrix", "evidence", "profiles", "output_weights", "pruning", "basis"):
         assert len(tables[name]), name
@@ -329,7 +329,7 @@ def test_the_page_names_real_options_tables_and_verdicts():
     options = {f"--{name.replace('_', '-')}" for name in sp.VerifyConfig.model_fields}
     assert set(re.findall(r"`?(--[a-z]+)", PAGE)) <= options
     folder = (Path(__file__).parent.parent / "docs/run-folder.md").read_text(encoding="utf-8")
-    for name in ALL_TABLES:
+    for name in EVIDENCE:
         assert f"`{name}.parquet`" in folder, name
     for words in (CAUSAL, STAND_INS, NO_EFFECT, COMBINATION):
         assert f"**{words}" in PAGE

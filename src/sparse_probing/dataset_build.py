@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
@@ -17,6 +16,7 @@ from sparse_probing.errors import InputError, PrerequisiteError
 from sparse_probing.files import write_json
 from sparse_probing.inputs import RULE_OPTIONS
 from sparse_probing.report.datasheet import write_datasheet
+from sparse_probing.results.run_folder import read_sheets
 
 
 def write_built(folder: Path, config: DataConfig, texts: Sequence[LabelledText], dataset: FeatureDataset) -> list[Path]:
@@ -75,7 +75,7 @@ def read_datasheet(folder: Path) -> list[dict[str, Any]]:
     """
     for path in (folder / "datasheet.json", folder / "dataset" / "datasheet.json"):
         if path.is_file():
-            return json.loads(path.read_text(encoding="utf-8"))
+            return read_sheets(path, repr(str(folder)))
     raise InputError(
         f"{str(folder)!r} holds no datasheet.json: name a folder that `sprobe datasets build` or `sprobe run` wrote."
     )

@@ -30,6 +30,7 @@ from sparse_probing.report.html import write_report
 from sparse_probing.results import tables as schema
 from sparse_probing.results.dataset_tables import write_dataset
 from sparse_probing.results.manifest import git_state, versions
+from sparse_probing.results.run_folder import FORMAT, read_run
 from sparse_probing.selection.schedule import checked_ks
 from sparse_probing.sweep.evaluate import RunTables, evaluate
 from sparse_probing.sweep.evaluate_numbers import NumberTables, evaluate_numbers
@@ -37,7 +38,6 @@ from sparse_probing.sweep.local_runner import run_tasks
 from sparse_probing.sweep.number_probes import NumberTask
 from sparse_probing.sweep.numbers import plan_numbers, run_numbers
 from sparse_probing.sweep.plan import ExactPlan, Method, Plan, plan_tasks
-from sparse_probing.views.run_view import read_run
 
 UNTRAINED_SEED = 0
 
@@ -98,6 +98,7 @@ def run(
     _write_tables(folder, tables, numbers)
     _write_examples(folder, tables, model, dataset, sites, stores[False], reporter)
     manifest = {
+        "format": FORMAT,
         "options": json.loads(config.model_dump_json()),
         "identity": identity,
         "versions": versions(),

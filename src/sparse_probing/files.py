@@ -1,11 +1,16 @@
-"""Atomic files: written under a temporary name, then renamed, so that a reader never sees half a file."""
+"""Atomic files: written under a temporary name, flushed to disk, then renamed, so that a reader never sees half a file.
+
+Paths mean what they say: polars would expand `[`, `*` and `?` in a path and read another file, so tables are read here.
+"""
 
 from __future__ import annotations
 
+import contextlib
 import json
+import os
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 from uuid import uuid4
 
 import polars as pl
@@ -15,13 +20,41 @@ PARTIAL = ".partial"
 
 
 def write_atomically(path: Path, write: Callable[[Path], object]) -> None:
-    """Let `write` fill a temporary file beside `path`, then rename it to `path`."""
+    """Let `write` fill a temporary file beside `path`, flush it to disk, then rename it to `path`.
+
+    After a power cut the path holds the old content or the new one, never an empty file.
+    """
     partial = path.with_name(f".{path.name}.{uuid4().hex}{PARTIAL}")  # unique on a shared file system, too
     try:
         write(partial)
+        _flush(partial)
         partial.replace(path)
+        with contextlib.suppress(OSError):  # some file systems cannot flush a folder
+            _flush(path.parent)
     finally:
         partial.unlink(missing_ok=True)
+
+
+def _flush(path: Path) -> None:
+    handle = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
+
+
+def remove_partials(folder: Path) -> None:
+    """Delete what killed processes left half written in a folder that belongs to one process at a time (not in the cache)."""
+    if not folder.is_dir():
+        return
+    for path in folder.iterdir():
+        if is_partial(path):
+            path.unlink(missing_ok=True)
+
+
+def is_partial(path: Path) -> bool:
+    """Whether `write_atomically` made this temporary file."""
+    return path.name.startswith(".") and path.name.endswith(PARTIAL) and path.is_file()
 
 
 def write_text(path: Path, text: str) -> None:
@@ -37,3 +70,38 @@ def write_json(path: Path, value: Any) -> None:
 def write_table(path: Path, table: pl.DataFrame) -> None:
     """Parquet, atomically; same table, same bytes."""
     write_atomically(path, lambda partial: table.write_parquet(partial, compression="zstd", statistics=False))
+
+
+def read_json(path: Path) -> Any:
+    """Strict JSON.
+
+    Raises:
+        OSError: the file cannot be read.
+        ValueError: it is cut off or no JSON (NaN, endless nesting, half a surrogate pair are none); the message names no path.
+    """
+    text = path.read_text(encoding="utf-8")
+    try:
+        value = json.loads(text, parse_constant=_refuse)
+    except RecursionError:
+        raise ValueError("it is nested too deeply") from None
+    if "\\ud" in text or "\\uD" in text:  # only an escape can smuggle in half a pair
+        json.dumps(value, ensure_ascii=False).encode()
+    return value
+
+
+def _refuse(constant: str) -> NoReturn:
+    raise ValueError(f"{constant} is no JSON number")
+
+
+def read_table(path: Path) -> pl.DataFrame:
+    """Parquet, from this very path.
+
+    Raises:
+        OSError: the file cannot be read.
+        ValueError: it is cut off or no Parquet; the message names no path.
+    """
+    with path.open("rb") as file:
+        try:
+            return pl.read_parquet(file)
+        except (pl.exceptions.PolarsError, pl.exceptions.PanicException) as error:
+            raise ValueError(str(error).splitlines()[0].rstrip(".")) from None

@@ -22,12 +22,12 @@ from sparse_probing.inputs import build_dataset, labelled_text_of
 from sparse_probing.progress import Reporter, Silent
 from sparse_probing.ranking.statistics import class_moments
 from sparse_probing.records import Site
+from sparse_probing.results.run_folder import read_run
 from sparse_probing.selection.exact import checked_problem
 from sparse_probing.selection.problem import Problem
 from sparse_probing.sweep.local_runner import task_data
 from sparse_probing.sweep.plan import Task
 from sparse_probing.sweep.run_task import feature_view
-from sparse_probing.views.run_view import read_run
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)

@@ -28,7 +28,7 @@ NOT_METHOD = {"model", "data", "source", "seed", "layers", "out", "workers", "de
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class FinishedRun:
-    """A run folder that was read: `views.run_view.read_run`."""
+    """A run folder that was read: `results.run_folder.read_run`."""
 
     folder: Path
     manifest: dict[str, Any]
@@ -62,7 +62,7 @@ def compare_runs(
         names: one per run, in the order given. Default: the model's name, or the folder's where models repeat.
 
     Raises:
-        InputError: fewer than two runs, the same folder twice, a damaged run, no feature that two runs share, names that do not
+        InputError: fewer than two runs, the same folder twice, no feature that two runs share, names that do not
             fit.
     """
     if len(given) < 2:
@@ -71,8 +71,6 @@ def compare_runs(
     twice = [str(folder) for i, folder in enumerate(folders) if folder in folders[:i]]
     if twice:
         raise InputError(f"run {twice[0]!r} is named twice: name each run folder once.")
-    for run in given:
-        _check(run)
     called = _names(given, names)
     known = all(run.manifest["model"].get("parameters") for run in given)
     sizes = [_size(run.manifest["model"], parameters=known) for run in given]
@@ -106,24 +104,6 @@ def compare_runs(
         },
         notes=notes,
     )
-
-
-def _check(run: FinishedRun) -> None:
-    needed = {
-        "findings": {*SUMMARY, "layer", "n_test_positive", "n_test_negative"} - {"run", "chance", "relative_depth"},
-        "probes": {"layer", "method", "k", "split", "role", "f1", "average_precision", "objective", "columns", *KEY},
-    }
-    try:
-        facts, layers = run.manifest["model"], run.manifest["model"]["probed_layers"]
-        whole = all(key in facts for key in ("name", "layers", "width", "site")) and isinstance(layers, list)
-        whole = whole and isinstance(run.manifest["options"], dict) and isinstance(run.manifest["counts"], dict)
-    except (KeyError, TypeError):
-        whole = False
-    if not whole:
-        raise InputError(f"run {str(run.folder)!r} is damaged: its manifest.json lacks model, options or counts.")
-    for name, columns in needed.items():
-        if missing := sorted(columns - set(run.tables[name].columns)):
-            raise InputError(f"run {str(run.folder)!r} is damaged: {name}.parquet has no column {missing[0]!r}.")
 
 
 def _size(model: dict[str, Any], *, parameters: bool) -> int:

@@ -22,6 +22,7 @@ from sparse_probing.activations.interventions import Intervention
 from sparse_probing.activations.models import LoadedModel, ModelOutline
 from sparse_probing.analyses.doses import Dose
 from sparse_probing.errors import InputError
+from sparse_probing.files import read_table
 from sparse_probing.progress import Reporter, Silent
 from sparse_probing.records import NEURONS, Pooling, Site, unit_name
 from sparse_probing.results.findings import feature_names, named_finding
@@ -200,8 +201,8 @@ def pooling_of(folder: Path, finding: Mapping[str, Any]) -> Pooling:
         finding: the feature.
     """
     named = {"category": finding["category"], "feature": finding["feature"]}
-    row = pl.read_parquet(folder / "dataset" / "labels.parquet").filter(**named)["row"][0]
-    return Pooling(pl.read_parquet(folder / "dataset" / "rows.parquet").filter(row=row)["pooling"][0])
+    row = read_table(folder / "dataset" / "labels.parquet").filter(**named)["row"][0]
+    return Pooling(read_table(folder / "dataset" / "rows.parquet").filter(row=row)["pooling"][0])
 
 
 def steer(

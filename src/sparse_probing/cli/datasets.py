@@ -190,8 +190,10 @@ def _print_sheet(folder: Path) -> None:
     from sparse_probing.cli.datasheet import print_datasheets
     from sparse_probing.cli.terminal import Terminal
     from sparse_probing.dataset_build import read_datasheet
+    from sparse_probing.results.run_folder import readable
 
-    print_datasheets(read_datasheet(folder))
+    with readable(folder):
+        print_datasheets(read_datasheet(folder))
     page = folder / "datasheet.html"
     if page.is_file():
         Terminal(soft_wrap=True).print(f"datasheet: {page}")

@@ -127,7 +127,9 @@ def _print_blocks(
         table.add_column("baseline", no_wrap=True)
         table.add_column("verdict", no_wrap=True)
         for row in block.to_dicts():
-            baseline = "" if console.width < NARROW else f" {SHORT_BASELINES[row['best_baseline']]}"
+            baseline = (
+                "" if console.width < NARROW else f" {SHORT_BASELINES.get(row['best_baseline'], row['best_baseline'])}"
+            )
             table.add_row(
                 row[heads[0]],
                 neuron(row),

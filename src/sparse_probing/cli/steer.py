@@ -60,17 +60,18 @@ def steer(
     from sparse_probing.cli.terminal import Terminal
     from sparse_probing.files import write_json
     from sparse_probing.reopen import open_model
-    from sparse_probing.views.run_view import read_run
+    from sparse_probing.results.run_folder import read_run, readable
 
     level = parse_dose("0" if clamp is None else clamp)
     manifest, tables = read_run(run)
     finding = pick_feature(tables["findings"], feature, neuron)
     _, model = open_model(run, with_head=True, device=device)
     site = manifest["model"]["site"]
-    changes = changes_of(model, tables, site, finding, neuron, level)
-    reader = None
-    if finding is not None:
-        reader = find_reader(model, tables, site, finding, pooling_of(run, finding), changes)
+    with readable(run):
+        changes = changes_of(model, tables, site, finding, neuron, level)
+        reader = None
+        if finding is not None:
+            reader = find_reader(model, tables, site, finding, pooling_of(run, finding), changes)
     result = write_texts(
         model, changes, prompt, continuation,
         tokens=tokens, seeds=seeds, temperature=temperature, where=where, reader=reader, reporter=Bars(),

@@ -12,9 +12,9 @@ from sparse_probing.errors import InputError, PrerequisiteError
 from sparse_probing.files import write_atomically, write_json, write_table, write_text
 from sparse_probing.report.html import render
 from sparse_probing.results.manifest import versions
+from sparse_probing.results.run_folder import read_run
 from sparse_probing.results.verdict import FEW
 from sparse_probing.views.comparison_view import comparison_charts, comparison_view
-from sparse_probing.views.run_view import read_run
 
 PROGRAM = "sprobe compare"
 

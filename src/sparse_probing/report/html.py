@@ -10,6 +10,7 @@ from typing import Any
 import jinja2
 
 from sparse_probing.files import write_text
+from sparse_probing.results.run_folder import readable
 from sparse_probing.views.dataset_view import dataset_charts
 from sparse_probing.views.evidence_view import evidence_charts
 from sparse_probing.views.run_view import run_view
@@ -54,10 +55,16 @@ def render(template: str, charts: dict[str, Any] | None = None, **values: Any) -
 
 
 def write_report(folder: Path) -> Path:
-    """Write `report.html` into a finished run folder and return its path."""
-    view = run_view(folder)
+    """Write `report.html` into a finished run folder and return its path.
+
+    Raises:
+        InputError: no finished run, or one that is damaged or was written by a newer version.
+    """
+    with readable(folder):
+        view = run_view(folder)
+        page = render("report.html", _charts(view), view=view, shade=token_shades)
     path = folder / "report.html"
-    write_text(path, render("report.html", _charts(view), view=view, shade=token_shades))
+    write_text(path, page)
     return path
 
 

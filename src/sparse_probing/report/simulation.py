@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from importlib import resources
 from pathlib import Path
 from typing import Any
@@ -12,7 +11,7 @@ import polars as pl
 
 from sparse_probing.analyses.planted import STAND_IN
 from sparse_probing.charts.specs import recall_against_rows
-from sparse_probing.files import write_text
+from sparse_probing.files import read_json, read_table, write_text
 from sparse_probing.report.html import SCRIPTS, json_for_script
 
 _VIEWS = resources.files("sparse_probing.views")
@@ -71,8 +70,8 @@ def _noisy_share(options: dict[str, Any]) -> float:
 
 def write_simulation_report(folder: Path) -> Path:
     """Write `report.html` into a finished simulation folder, from its `config.json` and `recall.parquet`, and return its path."""
-    config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
-    table = pl.read_parquet(folder / "recall.parquet")
+    config = read_json(folder / "config.json")
+    table = read_table(folder / "recall.parquet")
     options = config["options"]
     measures = shown_measures(options)
     view = {

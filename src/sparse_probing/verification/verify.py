@@ -27,11 +27,17 @@ from sparse_probing.report.html import write_report
 from sparse_probing.results import tables as schema
 from sparse_probing.results.findings import named_finding
 from sparse_probing.results.manifest import git_state, versions
+from sparse_probing.results.run_folder import (
+    EVIDENCE,
+    EVIDENCE_FOLDER,
+    FORMAT,
+    finished_identity,
+    read_evidence,
+    read_run,
+)
 from sparse_probing.results.verdict import Ablation, SecondLook, second_verdict
 from sparse_probing.verification.effects import run_effects, scoring_of
 from sparse_probing.verification.parts import Rows, profile_rows, structure_rows, weight_rows
-from sparse_probing.views.evidence_view import ALL_TABLES, EVIDENCE_FOLDER
-from sparse_probing.views.run_view import read_run
 
 ABLATIONS = ("zero", "mean", "resample")
 """Kinds of intervention that the verdict may rest on: the first of them that was made."""
@@ -83,7 +89,7 @@ def verify(
         "version": versions()["sparse-probing"],
     }
     place = folder / EVIDENCE_FOLDER
-    known = _known(place / "manifest.json")
+    known = finished_identity(place, f"the evidence in {str(place)!r}")
     if known == identity:
         return _result(folder)
     if known is not None and not config.replace:
@@ -115,9 +121,10 @@ def verify(
     remarks = {f: task["remark"] for f, task in found.items()} if scoring else dict.fromkeys(features, remark)
     rows["evidence"] = _verdicts(run, features, rows, remarks)
     (place / "manifest.json").unlink(missing_ok=True)  # from here on the tables are no longer those that it speaks of
-    for name, columns in ALL_TABLES.items():
+    for name, columns in EVIDENCE.items():
         write_table(place / f"{name}.parquet", schema.table(rows[name], columns))
     about = {
+        "format": FORMAT,
         "identity": identity,
         "git": git_state(),
         "versions": versions(),
@@ -139,10 +146,11 @@ def _once(path: Path, make: Callable[[], Rows]) -> Rows:
 
 
 def _result(folder: Path) -> VerifyResult:
-    evidence, matrix = (
-        pl.read_parquet(folder / EVIDENCE_FOLDER / f"{n}.parquet") for n in ("evidence", "effect_matrix")
+    tables = read_evidence(folder)
+    assert tables is not None  # its manifest has just been read or written
+    return VerifyResult(
+        folder=folder, evidence=tables["evidence"], matrix=tables["effect_matrix"], report=write_report(folder)
     )
-    return VerifyResult(folder=folder, evidence=evidence, matrix=matrix, report=write_report(folder))
 
 
 def _wanted(findings: pl.DataFrame, names: Sequence[str]) -> list[tuple[str, str]]:
@@ -155,10 +163,6 @@ def _wanted(findings: pl.DataFrame, names: Sequence[str]) -> list[tuple[str, str
         raise InputError("this run probed numbers only: there is no class whose neurons could be verified.")
     chosen = {tuple(named_finding(findings, name)[key] for key in ("category", "feature")) for name in names}
     return [key for key in findings.select("category", "feature").rows() if key in chosen or not names]
-
-
-def _known(path: Path) -> Any:
-    return json.loads(path.read_text(encoding="utf-8"))["identity"] if path.exists() else None
 
 
 def _hash(value: Any) -> str:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -11,7 +10,7 @@ import polars as pl
 
 from sparse_probing.analyses.confounds import warnings_of
 from sparse_probing.charts.dataset_specs import class_histograms
-from sparse_probing.errors import InputError
+from sparse_probing.results.run_folder import read_sheets
 from sparse_probing.views.dataset_words import checks, glance, warned
 
 AXES = {
@@ -84,10 +83,7 @@ def read_run_sheets(folder: Path, baselines: pl.DataFrame) -> list[dict[str, Any
     path = folder / "dataset" / "datasheet.json"
     if not path.is_file():
         return []
-    try:
-        sheets = json.loads(path.read_text(encoding="utf-8"))
-    except ValueError as error:
-        raise InputError(f"run {str(folder)!r} is damaged: {path.name}: {error}.") from None
+    sheets = read_sheets(path, f"run {str(folder)!r}")
     words = baselines.filter(baseline="text_only")
     scores = {(row["category"], row["feature"]): row for row in words.to_dicts()}
     for sheet in sheets:

@@ -65,7 +65,11 @@ def _words(row: dict[str, Any]) -> str:
     if row["kind"] == "clamp" and row["values"]:
         heights = ", ".join(f"{value:.2f}" for value in row["values"][:MOST_NAMES])
         dose = f" to {heights}{' ...' if len(row['values']) > MOST_NAMES else ''} ({row['dose']})"
-    return KIND_WORDS[row["kind"]] + dose + (" at labelled positions" if row["where"] == "labelled" else "")
+    return (
+        KIND_WORDS.get(row["kind"], row["kind"])
+        + dose
+        + (" at labelled positions" if row["where"] == "labelled" else "")
+    )
 
 
 def _neurons(row: dict[str, Any]) -> str:

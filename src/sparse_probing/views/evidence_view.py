@@ -2,32 +2,14 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Any
 
-import polars as pl
-
-from sparse_probing.errors import InputError
-from sparse_probing.results.evidence_tables import EVIDENCE_TABLES
-from sparse_probing.results.profile_tables import PROFILE_TABLES
-from sparse_probing.results.structure_tables import STRUCTURE_TABLES
-from sparse_probing.results.weight_tables import WEIGHT_TABLES
+from sparse_probing.results.run_folder import PART_TABLES, Tables
 from sparse_probing.views.effects_view import effects_charts, effects_view
 from sparse_probing.views.profile_view import profile_charts, profile_overview, profile_view
 from sparse_probing.views.structure_view import structure_charts, structure_overview, structure_view
 from sparse_probing.views.weights_view import weights_charts, weights_overview, weights_view
 
-EVIDENCE_FOLDER = "evidence"
-"""Folder in a run folder."""
-PART_TABLES: dict[str, dict[str, dict[str, Any]]] = {
-    "effects": EVIDENCE_TABLES,
-    "profile": PROFILE_TABLES,
-    "weights": WEIGHT_TABLES,
-    "structure": STRUCTURE_TABLES,
-}
-"""Schemas of each part, in the order in which the parts are shown within a feature's block."""
-ALL_TABLES = {name: columns for tables in PART_TABLES.values() for name, columns in tables.items()}
-"""Every table of the second look: file name without ending -> schema."""
 VIEWS = {
     "effects": (effects_view, effects_charts),
     "profile": (profile_view, profile_charts),
@@ -40,25 +22,6 @@ OVERVIEWS = {
     "structure": (structure_overview, structure_charts),
 }
 """What is shown once."""
-
-Tables = dict[str, pl.DataFrame]
-
-
-def read_evidence(folder: Path) -> Tables | None:
-    """Tables of a run's second look; null where there was none.
-
-    Raises:
-        InputError: the tables cannot be read.
-    """
-    place = folder / EVIDENCE_FOLDER
-    if not (place / "manifest.json").exists():
-        return None
-    try:
-        return {name: pl.read_parquet(place / f"{name}.parquet") for name in ALL_TABLES}
-    except (OSError, pl.exceptions.PolarsError) as error:
-        raise InputError(
-            f"the evidence in {str(place)!r} is damaged ({str(error).splitlines()[0]}): delete that folder and verify again."
-        ) from None
 
 
 def feature_evidence(tables: Tables, category: str, feature: str) -> dict[str, Any] | None:

@@ -63,24 +63,22 @@ def _number(finding: dict[str, Any], tables: dict[str, pl.DataFrame]) -> dict[st
     curve = pl.concat([singles, several]).select("k", "layer", "r2").sort("layer", "k")
     dense = fitted.filter(method=Method.DENSE.value, layer=finding["dense_layer"])["r2"].item()
     tested = mine["numbers"].filter(split="test").to_dicts()
-    return (
-        {"p": None}
-        | finding
-        | {  # runs of earlier versions lack the p of the number
-            "best_baseline_words": BASELINE_WORDS[finding["best_baseline"]],
-            "curve": r2_against_k(curve, dense),
-            "profile": number_profile(mine["number_profiles"], finding["number"]),
-            "chosen": [
-                row | {"words": words} for role, words in ROLE_WORDS.items() for row in tested if row["role"] == role
-            ],
-            "baselines": [
-                row | {"words": _words(row)} for row in tested if row["role"].split(" ")[0] in BASELINE_WORDS
-            ],
-        }
-    )
+    return finding | {
+        "best_baseline_words": _baseline_words(finding["best_baseline"]),
+        "curve": r2_against_k(curve, dense),
+        "profile": number_profile(mine["number_profiles"], finding["number"]),
+        "chosen": [
+            row | {"words": words} for role, words in ROLE_WORDS.items() for row in tested if row["role"] == role
+        ],
+        "baselines": [row | {"words": _words(row)} for row in tested if row["role"].split(" ")[0] in BASELINE_WORDS],
+    }
 
 
 def _words(row: dict[str, Any]) -> str:
     if row["method"] == Method.RANDOM.value and row["k"] > 1:
         return f"{row['k']} random neurons"
-    return BASELINE_WORDS[row["method"]]
+    return _baseline_words(row["method"])
+
+
+def _baseline_words(name: str) -> str:
+    return BASELINE_WORDS.get(name) or name.replace("_", " ")  # one that only another version knows keeps its name

@@ -2,29 +2,19 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Any
 
 import polars as pl
 
 from sparse_probing.charts.specs import activation_histogram, f1_against_k, layer_heatmap
-from sparse_probing.errors import InputError
 from sparse_probing.records import NEURONS, unit_name
-from sparse_probing.results import tables as schema
+from sparse_probing.results.run_folder import TABLES, Tables, read_evidence, read_run
 from sparse_probing.sweep.plan import SELECTED, Method
 from sparse_probing.views.dataset_view import dataset_view, read_run_sheets
 from sparse_probing.views.effects_view import matrix_view
-from sparse_probing.views.evidence_view import Tables, feature_evidence, read_evidence, run_evidence
+from sparse_probing.views.evidence_view import feature_evidence, run_evidence
 from sparse_probing.views.numbers_view import numbers_view
-
-TABLES = ("findings", "probes", "neurons", "baselines", "differences", "examples", "histograms")
-NUMBER_TABLES = {
-    "numbers": schema.NUMBERS,
-    "number_findings": schema.NUMBER_FINDINGS,
-    "number_profiles": schema.NUMBER_PROFILES,
-}
-"""Missing in folders of runs that knew no regression."""
 
 SHOWN_ROLES = ("single", "enough", "dense")
 
@@ -43,32 +33,6 @@ PROBE_WORDS = {"single": "one neuron", "enough": "enough neurons", "dense": "all
 SHOWN_NEURONS = 8
 CHOOSING = [*(method.value for method in SELECTED), Method.SINGLE.value]
 """Methods whose probes compete; the others are controls."""
-
-
-def read_run(folder: Path) -> tuple[dict[str, Any], dict[str, pl.DataFrame]]:
-    """Manifest and tables of a finished run.
-
-    Raises:
-        InputError: the folder is no run, or the run has not finished.
-    """
-    if not (folder / "manifest.json").is_file():
-        what = (
-            "an unfinished run (finish it with its `sprobe run` command)"
-            if (folder / "config.toml").exists()
-            else "no run folder"
-        )
-        raise InputError(f"{str(folder)!r} is {what}: manifest.json is missing.")
-    try:
-        manifest = json.loads((folder / "manifest.json").read_text(encoding="utf-8"))
-        numbers = {
-            name: pl.read_parquet(path)
-            if (path := folder / f"{name}.parquet").exists()
-            else pl.DataFrame(schema=columns)
-            for name, columns in NUMBER_TABLES.items()
-        }
-        return manifest, {name: pl.read_parquet(folder / f"{name}.parquet") for name in TABLES} | numbers
-    except (OSError, ValueError, pl.exceptions.PolarsError) as error:
-        raise InputError(f"run {str(folder)!r} is damaged: {str(error).splitlines()[0]}.") from None
 
 
 def run_view(folder: Path) -> dict[str, Any]:
@@ -175,39 +139,40 @@ def _feature_view(finding: dict[str, Any], tables: dict[str, pl.DataFrame], site
     examples = mine["examples"].drop("category", "feature", "neuron").to_dicts()
     sign = 1 if finding["fires"] == "more in class" else -1
     controls = mine["baselines"].filter(pl.col("baseline") != "dense").to_dicts()
-    return (
-        {"p": None}
-        | finding
-        | {  # runs of earlier versions lack the p of the feature
-            "curve": f1_against_k(curve),
-            "histogram": activation_histogram(mine["histograms"]),
-            "examples": examples,
-            "sign": sign,
-            "largest": max((sign * value for example in examples for value in example["activations"]), default=0.0),
-            "baselines": [row | {"words": _baseline_words(row)} for row in controls],
-            "differences": [
-                row | {"words": f"{_role_words(row['first'])} − {_role_words(row['second'])}"}
-                for row in mine["differences"].filter(metric="f1").to_dicts()
-            ],
-            "neurons": _neurons(mine["neurons"], site),
-            "chosen": [
-                row | {"choice": choice_words(row, width, units)}
-                for role in SHOWN_ROLES
-                for row in chosen.filter(role=role).to_dicts()
-            ],
-            "best_baseline_words": BASELINE_WORDS[finding["best_baseline"]],
-        }
-    )
+    return finding | {
+        "curve": f1_against_k(curve),
+        "histogram": activation_histogram(mine["histograms"]),
+        "examples": examples,
+        "sign": sign,
+        "largest": max((sign * value for example in examples for value in example["activations"]), default=0.0),
+        "baselines": [row | {"words": _baseline_words(row)} for row in controls],
+        "differences": [
+            row | {"words": f"{_role_words(row['first'])} − {_role_words(row['second'])}"}
+            for row in mine["differences"].filter(metric="f1").to_dicts()
+        ],
+        "neurons": _neurons(mine["neurons"], site),
+        "chosen": [
+            row | {"choice": choice_words(row, width, units)}
+            for role in SHOWN_ROLES
+            for row in chosen.filter(role=role).to_dicts()
+        ],
+        "best_baseline_words": baseline_words(finding["best_baseline"]),
+    }
 
 
 def _baseline_words(row: dict[str, Any]) -> str:
     if row["baseline"] == "random_neurons":
         return "random neuron" if row["k"] == 1 else f"{row['k']} random neurons"
-    return BASELINE_WORDS[row["baseline"]]
+    return baseline_words(row["baseline"])
+
+
+def baseline_words(name: str) -> str:
+    """A baseline in words; one that only another version knows keeps its name."""
+    return BASELINE_WORDS.get(name) or name.replace("_", " ")
 
 
 def _role_words(role: str) -> str:
-    return PROBE_WORDS.get(role) or BASELINE_WORDS[role]
+    return PROBE_WORDS.get(role) or baseline_words(role)
 
 
 def _neurons(neurons: pl.DataFrame, site: str) -> list[dict[str, Any]]:
