@@ -21,6 +21,7 @@ from transformers import (
 )
 
 from sparse_probing.activations.models import LoadedModel, load_model
+from sparse_probing.results.verdict import Rival, Rivals
 
 SENTENCES = [
     "The cat sat quietly on the warm windowsill and watched the rain.",
@@ -34,6 +35,16 @@ SENTENCES = [
     "Morgen backen wir zwei Kuchen für das Fest im Garten.",
     "Im Winter lag der Hafen still, und die Boote froren fest.",
 ]
+
+
+def rivals(**scores: float | tuple[float, float]) -> Rivals:
+    """F1 of each baseline, or F1 and the low end of the neuron's lead, which is 0.05 otherwise."""
+    given = {name: score if isinstance(score, tuple) else (score, 0.05) for name, score in scores.items()}
+    return Rivals(
+        tuple(
+            Rival(name=n, score=score, lead=low + 0.02, low=low, high=low + 0.04) for n, (score, low) in given.items()
+        )
+    )
 
 
 @pytest.fixture(scope="session", autouse=True)

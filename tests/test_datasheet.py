@@ -189,23 +189,40 @@ def test_planted_word_is_found_and_its_twin_is_not(words):
 def test_warnings_at_their_bounds():
     record: dict[str, Any] = {
         "splits": {"test": {"positive": FEW, "negative": 900}},
+        "always_yes_f1": 0.95,
         "confounds": {
             "text_length": {"direction": "smaller", "roc_auc": 0.7, "train_roc_auc": 0.69},
             "row_length": None,
             "position": None,
             "position_and_length": {"f1": 0.9, "roc_auc": 0.69},
-            "text_only": {"f1": 0.97, "roc_auc": 0.6},  # what always yes reaches at a share of 0.94
+            "text_only": {"f1": 0.97, "roc_auc": 0.6},  # hardly more than always yes
+            "token_identity": None,
+            "last_token": {"f1": 0.59, "roc_auc": 0.9},
         },
     }
     assert warnings_of(record) == []
     record["splits"]["test"]["positive"] = FEW - 1
     record["confounds"]["text_length"]["train_roc_auc"] = 0.7
     record["confounds"]["position_and_length"]["roc_auc"] = 0.9  # said already
-    record["confounds"]["text_only"]["roc_auc"] = 0.95
+    record["always_yes_f1"] = 0.1
     assert [w["kind"] for w in warnings_of(record)] == ["few rows", "length", "words"]
     record["confounds"]["text_length"] = None
     assert [w["kind"] for w in warnings_of(record)] == ["few rows", "length", "words"]
+    record["confounds"]["last_token"]["f1"] = 0.6
+    assert [w["kind"] for w in warnings_of(record)] == ["few rows", "length", "words", "last token"]
     assert all(w["kind"] in KINDS for w in warnings_of(record))
+
+
+def test_charts_of_many_features_are_drawn_whole(words):
+    labelled = texts(np.random.default_rng(13))
+    sheet = datasheet(labelled, rows_of(labelled, words), text_only=False)
+    (histogram,) = (h for name, h in sheet["histograms"].items() if name == "text_length")
+    bins = len(histogram["rows"])
+    histogram["features"] = [
+        {"name": f"f{i}", "class": [1] * bins, "rest": [1] * bins} for i in range(5_001 // (2 * bins) + 1)
+    ]
+    (shown,) = dataset_view([sheet])
+    assert sum(map(len, shown["charts"]["text_length"]["datasets"].values())) > 5_000
 
 
 def test_split_without_a_class_has_no_confounds(words):

@@ -32,6 +32,7 @@ from sparse_probing.records import POOLINGS, Pooling, Split
 from sparse_probing.report.html import write_report
 from sparse_probing.results import tables as schema
 from sparse_probing.results.number_verdict import NumberEvidence, number_verdict
+from sparse_probing.results.verdict import Rivals
 from sparse_probing.sweep.evaluate_numbers import NumberTables, choose_number_probes, evaluate_numbers
 from sparse_probing.sweep.number_baselines import is_position, surface_predictions
 from sparse_probing.sweep.number_probes import (
@@ -46,7 +47,7 @@ from sparse_probing.sweep.number_probes import (
 from sparse_probing.sweep.numbers import number_data, plan_numbers, rows_with_number, run_numbers
 from sparse_probing.sweep.plan import Method, Plan
 
-from .conftest import SENTENCES
+from .conftest import SENTENCES, rivals
 
 PLAN = Plan(ks=(1, 2, 4), methods=(Method.GREEDY_SWAP,), permutations=100, seed=0)
 ROWS, UNITS, LAYERS = 360, 24, (0, 2)
@@ -297,41 +298,39 @@ def test_choice_by_hand_and_ties_go_to_the_earlier_layer():
     assert best([probe("m", 5, 1, 0.5, 0.5), probe("m", 2, 1, 0.6, 0.5)])["layer"] == 2
 
 
+RIVALS = {
+    "shuffled_labels": 0.0,
+    "random_weights_model": 0.1,
+    "random_neurons": 0.05,
+    "token_identity": 0.3,
+    "mean": 0.0,
+}
 EVIDENCE = NumberEvidence(
-    single=0.9,
-    single_low=0.85,
-    dense=0.95,
-    k_enough=1,
-    enough=0.9,
-    control=0.1,
-    untrained=0.2,
-    surface=0.3,
-    surface_name="token identity",
-    p=0.001,
-)
+    single=0.9, dense=0.95, k_enough=1, enough=0.9, rivals=Rivals(()), untrained=0.2, p=0.001,
+)  # fmt: skip
 
 
 @pytest.mark.parametrize(
-    ("change", "short", "part"),
+    ("change", "beside", "short", "part"),
     [
-        ({}, "one neuron", "R² 0.90, all neurons 0.95"),
-        ({"surface": 0.94}, "one neuron", "token identity alone: 0.94"),
-        ({"untrained": 0.95}, "one neuron", "all neurons of an untrained model: 0.95"),
-        ({"untrained": 0.5, "dense": 0.4}, "one neuron", "all neurons 0.40"),
-        ({"untrained": None}, "one neuron", "R² 0.90"),
-        ({"control": 0.89}, "few neurons (1)", "one neuron: 0.89"),
-        ({"p": 0.4}, "few neurons (1)", "no single neuron is more than chance (p 0.40)"),
-        ({"p": None}, "one neuron", "R² 0.90"),
-        ({"single": 0.3, "enough": 0.93, "k_enough": 8}, "few neurons (8)", "8 neurons: R² 0.93"),
-        ({"single": 0.3, "enough": 0.93, "k_enough": 64}, "distributed (64)", "64 neurons are needed"),
-        ({"single": 0.3, "enough": None, "k_enough": None}, "distributed", "no number of neurons that was tried"),
-        ({"single": 0.3, "enough": 0.5, "k_enough": 4}, "unclear", "4 neurons seemed enough"),
-        ({"single": 0.3, "surface": 0.94}, "readable from the text alone", "token identity alone: R² 0.94"),
-        ({"single": 0.0, "enough": 0.05, "dense": 0.08}, "not found", "only R² 0.08"),
+        ({}, {}, "one neuron", "R² 0.90, all neurons 0.95; strongest rival: token identity 0.30 (one neuron +0.07"),
+        ({}, {"token_identity": 0.94}, "one neuron", "strongest rival: token identity 0.94"),
+        ({"untrained": 0.95}, {}, "one neuron", "all neurons of an untrained model: 0.95"),
+        ({"untrained": 0.5, "dense": 0.4}, {}, "one neuron", "all neurons 0.40"),
+        ({"untrained": None}, {}, "one neuron", "R² 0.90"),
+        ({}, {"random_weights_model": (0.89, -0.01)}, "few neurons (1)", "not surely better than untrained model 0.89"),
+        ({"p": 0.4}, {}, "few neurons (1)", "no neuron is more than chance (p 0.40)"),
+        ({"p": None}, {}, "one neuron", "R² 0.90"),
+        ({"single": 0.3, "enough": 0.93, "k_enough": 8}, {}, "few neurons (8)", "8 neurons: R² 0.93"),
+        ({"single": 0.3, "enough": 0.93, "k_enough": 64}, {}, "distributed (64)", "64 neurons are needed"),
+        ({"single": 0.3, "enough": None, "k_enough": None}, {}, "distributed", "no number of neurons that was tried"),
+        ({"single": 0.3, "enough": 0.5, "k_enough": 4}, {}, "unclear", "4 neurons seemed enough"),
+        ({"single": 0.3}, {"position_and_length": 0.94}, "readable from the text alone", "position and length: R² 0.94"),
+        ({"single": 0.0, "enough": 0.05, "dense": 0.08}, {}, "not found", "only R² 0.08"),
     ],
 )  # fmt: skip
-def test_verdict_rules(change, short, part):
-    found, why = number_verdict(replace(EVIDENCE, **change))
+def test_verdict_rules(change, beside, short, part):
+    found, why = number_verdict(replace(EVIDENCE, rivals=rivals(**RIVALS | beside), **change))
     assert found == short
     assert part in why
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -11,7 +12,7 @@ from sparse_probing.datasets.feature_dataset import FeatureDataset
 from sparse_probing.metrics.scores import metrics_at
 from sparse_probing.records import POOLINGS, SPLITS, Pooling, Split
 from sparse_probing.sweep import surface_baselines
-from sparse_probing.sweep.surface_baselines import PositionAndLength, TokenIdentity
+from sparse_probing.sweep.surface_baselines import LastToken, PositionAndLength, TokenIdentity
 
 TRAIN, VALIDATION, TEST = (SPLITS.index(s) for s in (Split.TRAIN, Split.VALIDATION, Split.TEST))
 
@@ -131,7 +132,44 @@ def test_position_and_length_reads_lengths_of_windows():
     assert metrics_at(*baseline.score(0))["f1"] > 0.95
 
 
-@pytest.mark.parametrize("baseline", [TokenIdentity, PositionAndLength])
+def endings(rng: np.random.Generator, rows: int = 300) -> FeatureDataset:
+    """Texts of random tokens, a character each; the class ends on `?`, the rest on `.` or on a letter."""
+    positive = np.arange(rows) % 3 == 0
+    texts = [
+        "".join(rng.choice(list("abcdefgh"), size=9)) + end
+        for end in np.where(positive, "?", rng.choice(["a", "."], rows))
+    ]
+    place = np.stack([np.arange(rows), np.full(rows, 2), np.full(rows, 10)], axis=1)
+    # the same mark has many token ids, as with byte-pair encodings that join it with what stands before
+    sequences = [np.append(rng.integers(3, 90, size=9), rng.integers(100, 4_000)) for _ in range(rows)]
+    dataset = rows_in(sequences, place, rng.integers(0, 3, size=rows), positive, Pooling.MEAN)
+    at = np.tile(np.arange(10), rows)
+    return replace(dataset, texts=tuple(texts), char_starts=at, char_ends=at + 1)
+
+
+def test_final_punctuation_is_found_where_tokens_say_nothing():
+    dataset = endings(np.random.default_rng(7))
+    scored = LastToken(dataset).score(0)
+    assert scored is not None
+    assert metrics_at(*scored)["f1"] == 1.0
+    assert metrics_at(*TokenIdentity(dataset).score(0))["roc_auc"] < 0.7
+    blind = replace(dataset, texts=("a" * 10,) * len(dataset.texts))
+    scored = LastToken(blind).score(0)
+    assert scored is not None
+    assert metrics_at(*scored)["roc_auc"] < 0.7
+
+
+def test_last_token_is_found_and_single_tokens_are_left_to_token_identity():
+    dataset = endings(np.random.default_rng(8))
+    last = dataset.sequence_starts[1:] - 1
+    dataset.tokens[last] = np.where(dataset.positive[:, 0], 7, 8)
+    scored = LastToken(replace(dataset, texts=("a" * 10,) * len(dataset.texts))).score(0)
+    assert scored is not None
+    assert metrics_at(*scored)["f1"] == 1.0
+    assert LastToken(single_tokens()).score(0) is None
+
+
+@pytest.mark.parametrize("baseline", [TokenIdentity, PositionAndLength, LastToken])
 def test_fit_and_threshold_read_no_test_label_and_no_row_of_another_feature(baseline):
     dataset = windows(np.random.default_rng(4))
     test, threshold = baseline(dataset).score(0)
@@ -144,7 +182,7 @@ def test_fit_and_threshold_read_no_test_label_and_no_row_of_another_feature(base
     assert len(baseline(dataset).score(0)[0].score) == (is_test[150:]).sum()
 
 
-@pytest.mark.parametrize("baseline", [TokenIdentity, PositionAndLength])
+@pytest.mark.parametrize("baseline", [TokenIdentity, PositionAndLength, LastToken])
 def test_training_rows_of_one_class_are_refused(baseline):
     dataset = windows(np.random.default_rng(5))
     dataset.positive[dataset.row_split == TRAIN] = False

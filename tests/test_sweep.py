@@ -8,17 +8,22 @@ from typing import Any
 import numpy as np
 import polars as pl
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
+from sparse_probing.analyses.confounds import MEASURES, warnings_of
 from sparse_probing.metrics.scores import Scored, metrics_at
 from sparse_probing.probes.newton import fit_one
 from sparse_probing.probes.weights import balanced_weights
 from sparse_probing.results.tables import FINDINGS, table
-from sparse_probing.results.verdict import Evidence, verdict
+from sparse_probing.results.verdict import READABLE, Evidence, verdict
 from sparse_probing.sweep.across_layers import Comparison, compare_layers
 from sparse_probing.sweep.choose import choose
 from sparse_probing.sweep.controls import control_labels, shuffled_labels
 from sparse_probing.sweep.plan import SELECTED, Method, Plan, Task, plan_tasks
 from sparse_probing.sweep.run_task import TaskData, TaskResult, run_task
+
+from .conftest import rivals
 
 PLAN = Plan(ks=(1, 2, 3, 8), methods=(Method.GREEDY_SWAP, Method.SHRINKING), permutations=100, seed=0)
 KS = PLAN.ks
@@ -157,33 +162,56 @@ def test_choice_ignores_test_scores_and_earlier_layers_win_ties():
     assert "enough" not in choose([*first, *rest])
 
 
-EVIDENCE = {
-    "single_f1": 0.95, "single_low": 0.9, "dense_f1": 0.98, "k_enough": 1, "k_enough_f1": 0.95, "control_f1": 0.2, "text_f1": 0.5,
+RIVALS = {
+    "shuffled_labels": 0.2, "random_weights_model": 0.3, "random_neurons": 0.25, "text_only": 0.5, "token_identity": 0.4,
 }  # fmt: skip
+EVIDENCE = {"single_f1": 0.95, "dense_f1": 0.98, "k_enough": 1, "k_enough_f1": 0.95}
 
 
 @pytest.mark.parametrize(
-    ("change", "short", "part"),
+    ("change", "beside", "short", "part"),
     [
-        ({}, "dedicated neuron", "one neuron: F1 0.95"),
-        ({"text_f1": 0.97}, "dedicated neuron", "the text alone: 0.97"),
-        ({"single_low": 0.1}, "few neurons (1)", "one neuron: F1 0.95"),
-        ({"single_f1": 0.5, "k_enough": 4}, "few neurons (4)", "4 neurons"),
-        ({"single_f1": 0.5, "k_enough": 64}, "distributed (64)", "64 neurons are needed"),
-        ({"single_f1": 0.5, "k_enough": None, "k_enough_f1": None}, "distributed", "no number of neurons"),
-        ({"single_f1": 0.5, "k_enough": 2, "k_enough_f1": 0.5}, "unclear", "enough before test"),
-        ({"single_f1": 0.5, "dense_f1": 0.55}, "not found", "only F1 0.55"),
-        ({"single_f1": 0.7, "dense_f1": 0.68, "always_yes_f1": 0.68}, "not found", "always answering yes: F1 0.68"),
-        ({"single_f1": 0.8, "k_enough": 4, "text_f1": 0.97}, "readable from the text alone", "the text alone: F1 0.97"),
-        ({"q": 0.2}, "few neurons (1)", "no single neuron is more than chance (q 0.20)"),
-        ({"q": 0.01}, "dedicated neuron", "one neuron: F1 0.95"),
-        ({"control_f1": 0.94}, "few neurons (1)", "untrained model or shuffled labels: 0.94"),
+        ({}, {}, "dedicated neuron", "one neuron: F1 0.95; strongest rival: text only 0.50 (one neuron +0.07 [+0.05, +0.09])"),
+        ({}, {"text_only": 0.97}, "dedicated neuron", "strongest rival: text only 0.97"),
+        ({}, {"text_only": 0.96, "last_token": 0.94}, "dedicated neuron", "; also last token 0.94"),
+        ({}, {"random_weights_model": (0.93, -0.01)}, "few neurons (1)", "not surely better than untrained model 0.93"),
+        ({}, {"random_neurons": (0.94, 0.0)}, "few neurons (1)", "not surely better than random neuron 0.94"),
+        ({}, {"shuffled_labels": (0.6, -0.1)}, "few neurons (1)", "not surely better than shuffled labels 0.60"),
+        ({"single_f1": 0.5, "k_enough": 4}, {}, "few neurons (4)", "4 neurons"),
+        ({"single_f1": 0.5, "k_enough": 64}, {}, "distributed (64)", "64 neurons are needed"),
+        ({"single_f1": 0.5, "k_enough": None, "k_enough_f1": None}, {}, "distributed", "no number of neurons"),
+        ({"single_f1": 0.5, "k_enough": 2, "k_enough_f1": 0.5}, {}, "unclear", "enough before test"),
+        ({"single_f1": 0.5, "dense_f1": 0.55}, {}, "not found", "only F1 0.55"),
+        ({"single_f1": 0.7, "dense_f1": 0.68, "always_yes_f1": 0.68}, {}, "not found", "always answering yes: F1 0.68"),
+        ({"single_f1": 0.8, "k_enough": 4}, {"text_only": 0.97}, "readable from the text alone", "the text alone: F1 0.97"),
+        ({"single_f1": 0.8, "k_enough": 4}, {"last_token": 0.97}, "readable from the text alone", "strongest rival: last token"),
+        ({"single_f1": 0.61, "dense_f1": 0.6}, {"text_only": 0.595}, "few neurons (1)", "strongest rival: text only"),
+        ({"q": 0.2}, {}, "few neurons (1)", "no neuron is more than chance (q 0.20)"),
+        ({"q": 0.01}, {}, "dedicated neuron", "one neuron: F1 0.95"),
     ],
-)
-def test_verdict_rules(change, short, part):
-    found, why = verdict(Evidence(**(EVIDENCE | change)))
+)  # fmt: skip
+def test_verdict_rules(change, beside, short, part):
+    found, why = verdict(Evidence(**(EVIDENCE | change), rivals=rivals(**(RIVALS | beside))))
     assert found == short
     assert part in why
+
+
+unit = st.integers(0, 100).map(lambda percent: percent / 100)
+
+
+@given(single=unit, dense=unit, words=unit, token=unit, last=unit, always=unit)
+def test_the_verdict_never_reads_from_the_text_what_the_audit_calls_fine(single, dense, words, token, last, always):
+    scores = {"text_only": words, "token_identity": token, "last_token": last}
+    short, _ = verdict(
+        Evidence(
+            single_f1=single, dense_f1=dense, k_enough=1, k_enough_f1=single, always_yes_f1=always,
+            rivals=rivals(**RIVALS | scores),
+        )
+    )  # fmt: skip
+    confounds = dict.fromkeys(MEASURES) | {"position_and_length": None}
+    confounds |= {name: {"f1": f1, "roc_auc": 0.5} for name, f1 in scores.items()}
+    record = {"splits": {"test": {"positive": 90, "negative": 90}}, "always_yes_f1": always, "confounds": confounds}
+    assert warnings_of(record) or short != READABLE
 
 
 def test_tables_are_typed_and_refuse_unknown_columns():
@@ -231,7 +259,7 @@ def test_p_on_noise_is_uniform_although_the_neuron_is_chosen_by_merit():
     }
     found = compare_layers(layers)
     standard_error = np.sqrt(1 / 12 / features)
-    assert np.mean([entry.p for entry in found.values()]) == pytest.approx(0.5, abs=3 * standard_error)
+    assert np.mean([entry.p or np.nan for entry in found.values()]) == pytest.approx(0.5, abs=3 * standard_error)
     # the p of the chosen neuron, which need not be the one of largest correlation, would not do: it lies far above
     named = []
     for feature in data.feature_names:
@@ -239,7 +267,7 @@ def test_p_on_noise_is_uniform_although_the_neuron_is_chosen_by_merit():
         single = choose(probes)["single"]
         x = np.roll(data.x, 7 * single["layer"], axis=0)[data.train, single["columns"][0]]
         r = np.corrcoef(x, labels[data.train, data.feature_names.index(feature)])[0, 1]
-        named.append(found["c", feature].p_of(r))
+        named.append(found["c", feature].p_of(r) or np.nan)
     assert np.mean(named) > 0.5 + 6 * standard_error
 
 

@@ -10,14 +10,13 @@ from jaxtyping import Int
 from sparse_probing.datasets.feature_dataset import FeatureDataset
 from sparse_probing.metrics.scores import Scored, metrics_at
 from sparse_probing.records import Split
-from sparse_probing.sweep.surface_baselines import PositionAndLength
+from sparse_probing.results.verdict import DEDICATED_F1, found
+from sparse_probing.sweep.surface_baselines import LastToken, PositionAndLength, TokenIdentity
 from sparse_probing.sweep.text_baseline import TextOnly
 
 ALONE_AUC = 0.7
 """Length or position alone warn from this ROC AUC on, reached on training and on test rows: one of the two is luck too often
 where rows are few."""
-WORDS = 0.95
-"""The n-gram classifier warns when its F1 and its ROC AUC reach this: F1 alone is as high for always yes at a share of 0.91."""
 FEW = 30
 """Test rows of a class below which a score says little: with 30 the standard error of a recall of 0.5 is 0.09."""
 
@@ -30,6 +29,13 @@ SAID = {
     ("position", "smaller"): "Rows of the class stand earlier in their text",
 }
 MEASURES = ("text_length", "row_length", "position")
+CLASSIFIERS = ("position_and_length", "token_identity", "last_token", "text_only")
+TEXT = {
+    "text_only": ("words", "Words alone", "n-grams"),
+    "token_identity": ("words", "Single tokens alone", "class share per token"),
+    "last_token": ("last token", "The last token or final punctuation alone", "a classifier on these two"),
+}
+"""Baselines that read the text: kind of warning, subject, what was fitted."""
 
 
 def measures(dataset: FeatureDataset) -> dict[str, Int[np.ndarray, " row"]]:
@@ -51,21 +57,27 @@ class Confounds:
     def __init__(self, dataset: FeatureDataset, *, text_only: bool) -> None:
         self.dataset = dataset
         self.measures = measures(dataset)
-        self.position_and_length = PositionAndLength(dataset)
-        self.text_only = TextOnly(dataset) if text_only else None
+        self.classifiers = {
+            "position_and_length": PositionAndLength(dataset).score,
+            "token_identity": TokenIdentity(dataset).score,
+            "last_token": LastToken(dataset).score,
+        }
+        if text_only:
+            self.classifiers["text_only"] = TextOnly(dataset).score
 
     def of(self, feature: int) -> dict[str, Any]:
-        """Each measure with its ROC AUC, and two classifiers with F1 and ROC AUC, on test rows.
+        """Each measure with its ROC AUC, and each classifier with F1 and ROC AUC, on test rows.
 
-        Null: a measure that does not vary, a classifier that was not asked for, or a split that lacks a class.
+        Null: a measure that does not vary, a classifier that was not asked for or does not apply, or a split that lacks a class.
         """
         if any(min(counts) == 0 for counts in self.dataset.counts(feature).values()):
-            return dict.fromkeys((*MEASURES, "position_and_length", "text_only"))
+            return dict.fromkeys((*MEASURES, *CLASSIFIERS))
         result: dict[str, Any] = {
             name: self._alone(self.measures[name], feature) if name in self.measures else None for name in MEASURES
         }
-        result["position_and_length"] = _scores(*self.position_and_length.score(feature))
-        result["text_only"] = None if self.text_only is None else _scores(*self.text_only.score(feature))
+        for name in CLASSIFIERS:
+            scored = self.classifiers[name](feature) if name in self.classifiers else None
+            result[name] = None if scored is None else _scores(*scored)
         return result
 
     def _alone(self, values: Int[np.ndarray, " row"], feature: int) -> dict[str, Any]:
@@ -85,18 +97,21 @@ class Confounds:
 
 
 def _scores(test: Scored, threshold: float) -> dict[str, float]:
-    found = metrics_at(test, threshold)
-    return {"f1": found["f1"], "roc_auc": found["roc_auc"]}
+    scores = metrics_at(test, threshold)
+    return {"f1": scores["f1"], "roc_auc": scores["roc_auc"]}
 
 
 def warnings_of(feature: dict[str, Any]) -> list[dict[str, str]]:
     """What a reader must know before believing a score.
 
+    The text alone is warned of by the rule that the verdict has for probes (`verdict.found`): wherever a verdict can be *readable
+    from the text alone*, the audit has said so.
+
     Args:
-        feature: a feature's record in a data sheet, with `splits` and `confounds`.
+        feature: a feature's record in a data sheet, with `splits`, `always_yes_f1` and `confounds`.
 
     Returns:
-        `kind` (`few rows`, `length`, `position`, `words`) and `text`, a sentence.
+        `kind` (`few rows`, `length`, `position`, `words`, `last token`) and `text`, a sentence.
     """
     said = []
     test, confounds = feature["splits"][Split.TEST.value], feature["confounds"]
@@ -105,16 +120,19 @@ def warnings_of(feature: dict[str, Any]) -> list[dict[str, str]]:
         said.append(("few rows", f"Only {test[rarer]} {rarer} test rows: scores vary by chance."))
     alone = []
     for name in MEASURES:
-        found = confounds[name]
-        if found is not None and min(found["roc_auc"], found["train_roc_auc"]) >= ALONE_AUC:
+        measure = confounds[name]
+        if measure is not None and min(measure["roc_auc"], measure["train_roc_auc"]) >= ALONE_AUC:
             kind = "position" if name == "position" else "length"
-            auc = f"(ROC AUC {found['roc_auc']:.2f} by this number alone)"
-            alone.append((kind, f"{SAID[name, found['direction']]} {auc}: a probe may read {kind}."))
+            auc = f"(ROC AUC {measure['roc_auc']:.2f} by this number alone)"
+            alone.append((kind, f"{SAID[name, measure['direction']]} {auc}: a probe may read {kind}."))
     together = confounds["position_and_length"]
     if not alone and together is not None and together["roc_auc"] >= ALONE_AUC:
         auc = f"(ROC AUC {together['roc_auc']:.2f})"
         alone.append(("length", f"Position and length together tell the class {auc}: a probe may read them."))
-    words = confounds["text_only"]
-    if words is not None and min(words["f1"], words["roc_auc"]) >= WORDS:
-        alone.append(("words", f"Words alone tell the class (n-grams, no model: F1 {words['f1']:.2f})."))
+    for name, (kind, subject, fitted) in TEXT.items():
+        scores = confounds.get(name)  # data sheets of earlier versions lack the last token
+        if scores is not None and found(scores["f1"], feature["always_yes_f1"]):
+            much = "" if scores["f1"] >= DEDICATED_F1 else " in part"
+            figures = f"F1 {scores['f1']:.2f}, ROC AUC {scores['roc_auc']:.2f}"
+            alone.append((kind, f"{subject} can tell the class{much} ({fitted}, no model: {figures})."))
     return [{"kind": kind, "text": text} for kind, text in said + alone]

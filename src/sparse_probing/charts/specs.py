@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator
+from contextlib import contextmanager
 from itertools import pairwise
 from typing import Any
 
@@ -16,6 +18,15 @@ OKABE_ITO = ("#0072b2", "#e69f00", "#56b4e9", "#009e73", "#cc79a7", "#d55e00", "
 SHAPES = ("circle", "square", "diamond", "triangle-up", "triangle-down", "cross", "triangle-right", "triangle-left")
 SIDESTEP = 0.05
 """Octaves between the points of neighbouring methods, at most: at equal places their error bars would cover each other."""
+
+
+@contextmanager
+def whole_tables() -> Iterator[None]:
+    """Charts hold all of their rows: Altair stops at 5,000, which 155 features of 33 layers exceed. What a notebook has set comes
+    back.
+    """
+    with alt.data_transformers.enable("default", max_rows=None):
+        yield
 
 
 def f1_against_k(points: pl.DataFrame) -> dict[str, Any]:

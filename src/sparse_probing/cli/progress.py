@@ -22,6 +22,7 @@ from rich.table import Table
 from rich.text import Text
 
 from sparse_probing.cli.terminal import Terminal
+from sparse_probing.results.verdict import SHORT_NAMES
 from sparse_probing.views.visible import harmless
 
 
@@ -64,17 +65,7 @@ class Bars:
         self.console.print(Text.assemble(("note:", "yellow"), " ", harmless(text)), soft_wrap=True)
 
 
-SHORT_BASELINES = {
-    "majority_class": "majority",
-    "mean": "mean",
-    "shuffled_labels": "shuffled",
-    "random_neurons": "random neuron",
-    "random_weights_model": "untrained",
-    "text_only": "text only",
-    "token_identity": "token identity",
-    "position_and_length": "position",
-}
-OTHER_COLUMNS, LONGEST_BASELINE = 70, 14
+OTHER_COLUMNS, LONGEST_BASELINE = 70, 19
 """Room that the columns beside the feature need: when it is tight, the feature's name is shortened, never a number."""
 NARROW = 110
 """Below this width the name of the best baseline is left out."""
@@ -127,9 +118,8 @@ def _print_blocks(
         table.add_column("baseline", no_wrap=True)
         table.add_column("verdict", no_wrap=True)
         for row in block.to_dicts():
-            baseline = (
-                "" if console.width < NARROW else f" {SHORT_BASELINES.get(row['best_baseline'], row['best_baseline'])}"
-            )
+            name = SHORT_NAMES.get(row["best_baseline"], row["best_baseline"])
+            baseline = "" if console.width < NARROW else f" {name}"
             table.add_row(
                 row[heads[0]],
                 neuron(row),
@@ -141,3 +131,6 @@ def _print_blocks(
             )
         console.print(str(category), style="bold")
         console.print(table)
+        for row in block.to_dicts():
+            console.print(f"{row[heads[0]]}: {row['explanation']}", style="dim")
+        console.print()

@@ -6,10 +6,11 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from sparse_probing.analyses.confounds import ALONE_AUC, WORDS
+from sparse_probing.analyses.confounds import ALONE_AUC
 from sparse_probing.analyses.preview import PreviewRow
 from sparse_probing.files import write_json, write_text
 from sparse_probing.report.html import render
+from sparse_probing.results.verdict import AS_GOOD, FOUND_F1
 from sparse_probing.views.dataset_view import dataset_charts, dataset_view
 from sparse_probing.views.preview_view import legend, share_words, where_words
 
@@ -30,7 +31,8 @@ def write_datasheet(folder: Path, sheets: Sequence[dict[str, Any]]) -> Path:
 def write_datasheet_page(path: Path, sheets: Sequence[dict[str, Any]]) -> None:
     """Write the page alone, under any name."""
     view = dataset_view(sheets)
-    write_text(path, render("dataset.html", dataset_charts(view), sheets=view, alone=ALONE_AUC, words=WORDS))
+    constants = {"alone": ALONE_AUC, "found": FOUND_F1, "as_good": AS_GOOD}
+    write_text(path, render("dataset.html", dataset_charts(view), sheets=view, **constants))
 
 
 def write_preview(path: Path, rows: Sequence[PreviewRow]) -> None:

@@ -10,7 +10,7 @@ import jinja2
 import polars as pl
 
 from sparse_probing.analyses.planted import STAND_IN
-from sparse_probing.charts.specs import recall_against_rows
+from sparse_probing.charts.specs import recall_against_rows, whole_tables
 from sparse_probing.files import read_json, read_table, write_text
 from sparse_probing.report.html import SCRIPTS, json_for_script
 
@@ -68,6 +68,7 @@ def _noisy_share(options: dict[str, Any]) -> float:
     return share * (1 - noise) + (1 - share) * noise
 
 
+@whole_tables()
 def write_simulation_report(folder: Path) -> Path:
     """Write `report.html` into a finished simulation folder, from its `config.json` and `recall.parquet`, and return its path."""
     config = read_json(folder / "config.json")

@@ -15,8 +15,83 @@ CONFIRMED = 0.90
 SIGNIFICANT = 0.05
 """Largest q (Benjamini-Hochberg over features of the family-wise p over units) at which a neuron is more than chance."""
 READABLE = "readable from the text alone"
+DEDICATED, FEW_NEURONS = "dedicated neuron", "few neurons"
 AS_GOOD = 0.02
-"""F1 differences up to this count as *as good*."""
+"""Differences of F1 (or R2) up to this count as *as good*."""
+
+CONTROLS = ("shuffled_labels", "random_weights_model", "random_neurons")
+"""Baselines with one neuron each, which a dedicated neuron must beat."""
+SURFACES = ("text_only", "token_identity", "last_token")
+"""Baselines that read the text without a model."""
+SHORT_NAMES = {
+    "majority_class": "majority class",
+    "mean": "mean",
+    "shuffled_labels": "shuffled labels",
+    "random_neurons": "random neuron",
+    "random_weights_model": "untrained model",
+    "text_only": "text only",
+    "token_identity": "token identity",
+    "last_token": "last token",
+    "position_and_length": "position and length",
+}
+"""Baselines in a word or two, for a table cell or a clause."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Rival:
+    """A baseline beside the best single neuron, on the same test rows."""
+
+    name: str
+    """One of `SHORT_NAMES`."""
+    score: float
+    """F1; R2 for a regression target."""
+    lead: float
+    """Score of the neuron minus `score`."""
+    low: float
+    """Ends of its 95 % interval, paired over documents."""
+    high: float
+
+    def words(self) -> str:
+        """Name, score and lead of the neuron, for a clause."""
+        lead = f"one neuron {self.lead:+.2f} [{self.low:+.2f}, {self.high:+.2f}]"
+        return f"{SHORT_NAMES[self.name]} {self.score:.2f} ({lead})"
+
+
+@dataclass(frozen=True, slots=True)
+class Rivals:
+    """All baselines of a feature or regression target that are scored against the true labels."""
+
+    all: tuple[Rival, ...]
+
+    @property
+    def strongest(self) -> Rival:
+        """The one with the largest score; of equals the first."""
+        return max(self.all, key=lambda rival: rival.score)
+
+    @property
+    def closest_control(self) -> Rival:
+        """The control that the neuron is least sure to beat."""
+        return min((rival for rival in self.all if rival.name in CONTROLS), key=lambda rival: rival.low)
+
+    @property
+    def surface(self) -> Rival:
+        """The best that the text alone gives."""
+        return max((rival for rival in self.all if rival.name in SURFACES), key=lambda rival: rival.score)
+
+    def words(self, single: float) -> str:
+        """A clause with the strongest rival and its figure, and others that come within 0.02 of the neuron."""
+        first = self.strongest
+        close = [rival for rival in self.all if rival is not first and rival.score >= single - AS_GOOD]
+        also = ", ".join(f"{SHORT_NAMES[rival.name]} {rival.score:.2f}" for rival in close)
+        return f"strongest rival: {first.words()}" + (f"; also {also}" if also else "")
+
+
+def found(f1: float, always_yes_f1: float) -> bool:
+    """Whether a score of F1 says that the feature was found at all: by a probe, or without a model by its words alone.
+
+    The audit of labelled text warns by this rule, the verdict applies it to the probes; so they cannot contradict each other.
+    """
+    return f1 >= FOUND_F1 and f1 > always_yes_f1 + AS_GOOD
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -24,21 +99,16 @@ class Evidence:
     """Test scores that the verdict rests on; every probe was chosen without them."""
 
     single_f1: float
-    single_low: float
-    """Lower end of the 95 % interval of `single_f1`."""
     dense_f1: float
     k_enough: int | None
     """Smallest k that reaches 95 % of the dense probe before test; null when none does."""
     k_enough_f1: float | None
     """Test F1 of that probe."""
-    control_f1: float
-    """Better of shuffled labels and untrained model, one neuron each."""
-    text_f1: float
-    """Better of token n-grams and token identity, without any model."""
+    rivals: Rivals
     always_yes_f1: float = 0.0
     """Test F1 of calling every row positive."""
     q: float | None = None
-    """Of the null of the best unit; null when no permutations were made."""
+    """Of the feature's p; null when no permutations were made."""
 
     @property
     def best_f1(self) -> float:
@@ -47,7 +117,7 @@ class Evidence:
 
     @property
     def by_chance(self) -> bool:
-        """Whether the null of the best unit explains the neuron."""
+        """Whether permuted labels give neurons as good."""
         return self.q is not None and self.q > SIGNIFICANT
 
 
@@ -55,57 +125,55 @@ def verdict(evidence: Evidence) -> tuple[str, str]:
     """Short verdict and one sentence that explains it. The first rule that applies decides.
 
     1. *not found*: neither one neuron nor the dense probe reaches F1 0.60 and more than 0.02 over always answering yes.
-    2. *dedicated neuron*: one neuron reaches F1 0.90, the low end of its interval lies above both controls, and its q is at most
-       0.05.
-    3. *readable from the text alone*: token n-grams or token identity do as well as the best probe.
+    2. *dedicated neuron*: one neuron reaches F1 0.90, its lead over shuffled labels, the untrained model and a random neuron is
+       above 0 with its paired interval, and the feature's q is at most 0.05.
+    3. *readable from the text alone*: token n-grams, token identity or the last token do as well as the best probe.
     4. *unclear*: a k that seemed enough before test stays more than 10 % below the dense probe on test.
     5. *few neurons (k)*: at most 16 neurons reach 95 % of the dense probe.
     6. *distributed (k)*: more are needed, or no size tried was enough.
 
-    A remark is added when token n-grams do as well as a dedicated neuron (it may be a detector of those tokens), or else when an
-    untrained model or shuffled labels do as well as one neuron, or else when one neuron is no more than chance.
+    The explanation ends with the strongest rival and its figure, and with others that come within 0.02 of one neuron. Where one
+    neuron reaches F1 0.90 and is not dedicated, it says why.
     """
     short, why = _verdict(evidence)
-    if short in ("not found", READABLE):
-        return short, why
-    if evidence.text_f1 >= evidence.best_f1 - AS_GOOD:
-        return short, f"{why}; the text alone: {evidence.text_f1:.2f}"
-    if evidence.control_f1 >= evidence.single_f1 - AS_GOOD:
-        return short, f"{why}; untrained model or shuffled labels: {evidence.control_f1:.2f}"
-    if evidence.by_chance:
-        return short, f"{why}; no single neuron is more than chance (q {evidence.q:.2f})"
-    return short, why
+    return short, f"{why}; {evidence.rivals.words(evidence.single_f1)}"
 
 
 def _verdict(evidence: Evidence) -> tuple[str, str]:
-    k, dense = evidence.k_enough, evidence.dense_f1
+    k, dense, single = evidence.k_enough, evidence.dense_f1, evidence.single_f1
     if evidence.best_f1 < FOUND_F1:
         return "not found", f"even all neurons of a layer reach only F1 {dense:.2f}"
-    if evidence.best_f1 <= evidence.always_yes_f1 + AS_GOOD:
+    if not found(evidence.best_f1, evidence.always_yes_f1):
         return "not found", f"always answering yes: F1 {evidence.always_yes_f1:.2f}, all neurons {dense:.2f}"
-    if evidence.single_f1 >= DEDICATED_F1 and evidence.single_low > evidence.control_f1 and not evidence.by_chance:
-        return DEDICATED, f"one neuron: F1 {evidence.single_f1:.2f}"
-    if evidence.text_f1 >= evidence.best_f1 - AS_GOOD:
-        return (
-            READABLE,
-            f"the text alone: F1 {evidence.text_f1:.2f}, all neurons {dense:.2f}, one neuron {evidence.single_f1:.2f}",
-        )
+    control = evidence.rivals.closest_control
+    if single >= DEDICATED_F1 and control.low > 0 and not evidence.by_chance:
+        return DEDICATED, f"one neuron: F1 {single:.2f}"
+    doubt = ""
+    if evidence.by_chance:
+        doubt = f"; no neuron is more than chance (q {evidence.q:.2f})"
+    elif single >= DEDICATED_F1:
+        doubt = f"; one neuron ({single:.2f}) is not surely better than {control.words()}"
+    surface = evidence.rivals.surface.score
+    if surface >= evidence.best_f1 - AS_GOOD and found(surface, evidence.always_yes_f1):
+        return READABLE, f"the text alone: F1 {surface:.2f}, all neurons {dense:.2f}, one neuron {single:.2f}{doubt}"
     if k is None:
-        return "distributed", f"no number of neurons that was tried comes within 5 % of all neurons (F1 {dense:.2f})"
+        return (
+            "distributed",
+            f"no number of neurons that was tried comes within 5 % of all neurons (F1 {dense:.2f}){doubt}",
+        )
     neurons = "one neuron" if k == 1 else f"{k} neurons"
     if evidence.k_enough_f1 is not None and evidence.k_enough_f1 < CONFIRMED * dense:
         return (
             "unclear",
-            f"{neurons} seemed enough before test but reach F1 {evidence.k_enough_f1:.2f} on test, all neurons {dense:.2f}",
+            f"{neurons} seemed enough before test but reach F1 {evidence.k_enough_f1:.2f} on test, all neurons {dense:.2f}{doubt}",
         )
     if k <= FEW:
-        return f"{FEW_NEURONS} ({k})", f"{neurons}: F1 {evidence.k_enough_f1:.2f}, all neurons {dense:.2f}"
-    return f"distributed ({k})", f"{neurons} are needed to come within 5 % of all neurons (F1 {dense:.2f})"
+        return f"{FEW_NEURONS} ({k})", f"{neurons}: F1 {evidence.k_enough_f1:.2f}, all neurons {dense:.2f}{doubt}"
+    return f"distributed ({k})", f"{neurons} are needed to come within 5 % of all neurons (F1 {dense:.2f}){doubt}"
 
 
 SPECIFIC_P = 0.05
 """Largest p of an ablation's specificity among its placebos at which it counts as more than a placebo."""
-DEDICATED, FEW_NEURONS = "dedicated neuron", "few neurons"
 CAUSAL = "dedicated and causal"
 NO_EFFECT = "dedicated, no specific causal effect found"
 STAND_INS = "one of several stand-ins"

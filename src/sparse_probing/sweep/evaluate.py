@@ -10,11 +10,11 @@ import numpy as np
 
 from sparse_probing.activations.store import Activations
 from sparse_probing.datasets.feature_dataset import FeatureDataset
-from sparse_probing.metrics.intervals import Bootstrap, paired_difference
+from sparse_probing.metrics.intervals import Bootstrap, Difference, paired_difference
 from sparse_probing.metrics.multiple_testing import benjamini_hochberg
 from sparse_probing.metrics.scores import Scored, metrics_at
 from sparse_probing.records import Split, task_rng, unit_name
-from sparse_probing.results.verdict import Evidence, verdict
+from sparse_probing.results.verdict import Evidence, Rival, Rivals, verdict
 from sparse_probing.selection.supports import gap_between
 from sparse_probing.sweep.across_layers import Comparison, compare_layers
 from sparse_probing.sweep.choose import CONTROLS, choose
@@ -22,13 +22,15 @@ from sparse_probing.sweep.controls import control_labels
 from sparse_probing.sweep.local_runner import row_tokens
 from sparse_probing.sweep.plan import Method, Task
 from sparse_probing.sweep.run_task import TaskResult
-from sparse_probing.sweep.surface_baselines import PositionAndLength, TokenIdentity
+from sparse_probing.sweep.surface_baselines import LastToken, PositionAndLength, TokenIdentity
 from sparse_probing.sweep.text_baseline import TextOnly
 
 COMPARED = ("f1", "average_precision")
 """Metrics whose paired differences are reported."""
 BASELINE_ROLES = (*CONTROLS, Method.CONTROL_TASK, "dense")
 Probe = dict[str, Any]
+Surface = Callable[[int], tuple[Scored, float] | None]
+"""Feature -> test scores and threshold of a baseline without a model; null where it does not apply to the feature's rows."""
 
 
 @dataclass(slots=True)
@@ -100,11 +102,12 @@ def _chance(
     return found
 
 
-def _surfaces(dataset: FeatureDataset) -> dict[Method, Callable[[int], tuple[Scored, float]]]:
-    """Baselines without a model: feature -> test scores and threshold."""
+def _surfaces(dataset: FeatureDataset) -> dict[Method, Surface]:
+    """Baselines without a model."""
     return {
         Method.TEXT: TextOnly(dataset).score,
         Method.TOKEN: TokenIdentity(dataset).score,
+        Method.LAST_TOKEN: LastToken(dataset).score,
         Method.POSITION: PositionAndLength(dataset).score,
         Method.MAJORITY: lambda f: _majority(dataset, f),
     }
@@ -150,10 +153,12 @@ class _Feature:
         self.bootstrap = self._bootstrap(self.positive)
         self.results: dict[str, dict[str, float]] = {}
         self.resampled: dict[str, dict[str, np.ndarray]] = {}
+        self.leads: dict[str, Difference] = {}
+        """F1 of the single neuron minus that of each baseline."""
 
     def evaluate(
         self,
-        surfaces: dict[Method, Callable[[int], tuple[Scored, float]]],
+        surfaces: dict[Method, Surface],
         chance: dict[str, float | None],
         comparison: Comparison,
     ) -> None:
@@ -176,7 +181,10 @@ class _Feature:
                 place = {"layer": probe["layer"], "k": probe["k"]}
                 self.tables.baselines.append(self.where | {"baseline": role.split(" ")[0]} | place | self.results[role])
         for name, score in surfaces.items():
-            self._measure(name.value, *score(self.f))
+            scored_by_text = score(self.f)
+            if scored_by_text is None:
+                continue
+            self._measure(name.value, *scored_by_text)
             self.tables.baselines.append(self.where | {"baseline": name.value} | self.results[name])
         self._differences()
         self.tables.findings.append(self.where | self._headline(chance, comparison))
@@ -212,6 +220,8 @@ class _Feature:
             for metric in COMPARED:
                 estimate = self.results[first][metric] - self.results[second][metric]
                 found = paired_difference(self.resampled[first][metric], self.resampled[second][metric], estimate)
+                if (metric, first) == ("f1", "single"):
+                    self.leads[second] = found
                 values = {"difference": found.estimate, "low": found.low, "high": found.high, "p": found.p}
                 self.tables.differences.append(
                     self.where | {"metric": metric, "first": first, "second": second} | values
@@ -219,27 +229,27 @@ class _Feature:
 
     def _rivals(self) -> list[str]:
         """Baselines that are scored against the true labels and should be beaten."""
-        names = (*CONTROLS, "random_neurons", Method.TEXT, Method.TOKEN, Method.POSITION, Method.MAJORITY)
+        surfaces = (Method.TEXT, Method.TOKEN, Method.LAST_TOKEN, Method.POSITION, Method.MAJORITY)
+        names = (*CONTROLS, "random_neurons", *surfaces)
         return [str(name) for name in names if name in self.results]
 
     def _headline(self, chance: dict[str, float | None], comparison: Comparison) -> dict[str, Any]:
         results, single, enough = self.results, self.roles["single"], self.roles.get("enough")
-        best_rival = max(self._rivals(), key=lambda name: results[name]["f1"])
-        over = next(
-            row
-            for row in reversed(self.tables.differences)
-            if (row["metric"], row["first"], row["second"]) == ("f1", "single", best_rival)
+        rivals = Rivals(
+            tuple(
+                Rival(name=name, score=results[name]["f1"], lead=lead.estimate, low=lead.low, high=lead.high)
+                for name, lead in ((name, self.leads[name]) for name in self._rivals())
+            )
         )
+        strongest = rivals.strongest
         positives, negatives = self.dataset.counts(self.f)[Split.TEST]
         short, why = verdict(
             Evidence(
                 single_f1=results["single"]["f1"],
-                single_low=results["single"]["f1_low"],
                 dense_f1=results["dense"]["f1"],
                 k_enough=enough["k"] if enough else None,
                 k_enough_f1=results["enough"]["f1"] if enough else None,
-                control_f1=max(results[name]["f1"] for name in CONTROLS if name in results),
-                text_f1=max(results[name]["f1"] for name in (Method.TEXT, Method.TOKEN)),
+                rivals=rivals,
                 always_yes_f1=2 * positives / (2 * positives + negatives),
                 q=chance.get("q"),
             )
@@ -262,11 +272,11 @@ class _Feature:
             "k_enough_f1": results["enough"]["f1"] if enough else None,
             "dense_f1": results["dense"]["f1"],
             "dense_layer": self.roles["dense"]["layer"],
-            "best_baseline": best_rival,
-            "best_baseline_f1": results[best_rival]["f1"],
-            "over_baseline": over["difference"],
-            "over_baseline_low": over["low"],
-            "over_baseline_high": over["high"],
+            "best_baseline": strongest.name,
+            "best_baseline_f1": strongest.score,
+            "over_baseline": strongest.lead,
+            "over_baseline_low": strongest.low,
+            "over_baseline_high": strongest.high,
             "text_f1": results[Method.TEXT]["f1"],
             "selectivity": results["single"]["f1"] - control["f1"] if control else None,
             "n_test_positive": positives,

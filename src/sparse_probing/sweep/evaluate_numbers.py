@@ -16,6 +16,7 @@ from sparse_probing.metrics.regression import NumberBootstrap, number_metrics
 from sparse_probing.ranking.permutation_null import family_wise_p
 from sparse_probing.records import Split, task_rng, unit_name
 from sparse_probing.results.number_verdict import NumberEvidence, number_verdict
+from sparse_probing.results.verdict import Rival, Rivals
 from sparse_probing.sweep.choose import ENOUGH
 from sparse_probing.sweep.number_baselines import MEAN, surface_predictions
 from sparse_probing.sweep.number_probes import (
@@ -32,12 +33,10 @@ from sparse_probing.sweep.plan import Method
 
 PROFILE_BINS = 20
 """Bins of equally many rows that show how the best unit goes with the number."""
-SURFACES = {
-    Method.TEXT.value: "token n-grams",
-    Method.TOKEN.value: "token identity",
-    Method.POSITION.value: "position and length",
-}
-RIVALS = (Method.SHUFFLED, Method.RANDOM_MODEL, "random_neurons", *SURFACES, MEAN)
+RIVALS = (
+    *(Method.SHUFFLED, Method.RANDOM_MODEL, "random_neurons"),
+    *(Method.TEXT, Method.TOKEN, Method.LAST_TOKEN, Method.POSITION, MEAN),
+)
 """What the best unit should beat."""
 
 
@@ -167,28 +166,20 @@ class _Number:
 
     def _headline(self, largest: float, null: Float[np.ndarray, " permutation"] | None) -> dict[str, Any]:
         results, single, enough = self.results, self.roles["single"], self.roles.get("enough")
-        rivals = [str(name) for name in RIVALS if name in results]
-        rival = max(rivals, key=lambda name: results[name]["r2"])
-        difference = results["single"]["r2"] - results[rival]["r2"]
-        over = paired_difference(self.resampled["single"]["r2"], self.resampled[rival]["r2"], difference)
+        rivals = Rivals(tuple(self._rival(str(name)) for name in RIVALS if name in results))
+        strongest = rivals.strongest
         layer, unit = single["layer"], single["columns"][0]
         r, values = self._training_correlation(layer, unit)
         p, p_unit = (None if null is None else family_wise_p(value, null) for value in (largest, abs(r)))
         untrained = results[UNTRAINED_DENSE]["r2"] if UNTRAINED_DENSE in results else None
-        surface = max((name for name in SURFACES if name in results), key=lambda name: results[name]["r2"])
         short, why = number_verdict(
             NumberEvidence(
                 single=results["single"]["r2"],
-                single_low=results["single"]["r2_low"],
                 dense=results["dense"]["r2"],
                 k_enough=enough["k"] if enough else None,
                 enough=results["enough"]["r2"] if enough else None,
-                control=max(
-                    (results[m]["r2"] for m in (Method.SHUFFLED, Method.RANDOM_MODEL) if m in results), default=0.0
-                ),
+                rivals=rivals,
                 untrained=untrained,
-                surface=results[surface]["r2"],
-                surface_name=SURFACES[surface],
                 p=p,
             )
         )
@@ -209,11 +200,11 @@ class _Number:
             **{f"dense_{name}": results["dense"][name] for name in ("r2", "r2_low", "r2_high", "mae")},
             "dense_layer": self.roles["dense"]["layer"],
             "untrained_dense_r2": untrained,
-            "best_baseline": rival,
-            "best_baseline_r2": results[rival]["r2"],
-            "over_baseline": over.estimate,
-            "over_baseline_low": over.low,
-            "over_baseline_high": over.high,
+            "best_baseline": strongest.name,
+            "best_baseline_r2": strongest.score,
+            "over_baseline": strongest.lead,
+            "over_baseline_low": strongest.low,
+            "over_baseline_high": strongest.high,
             "mean": float(values.mean()),
             "standard_deviation": float(values.std()),
             "n_train": len(values),
@@ -221,6 +212,13 @@ class _Number:
             "verdict": short,
             "explanation": why,
         }
+
+    def _rival(self, name: str) -> Rival:
+        score = self.results[name]["r2"]
+        lead = paired_difference(
+            self.resampled["single"]["r2"], self.resampled[name]["r2"], self.results["single"]["r2"] - score
+        )
+        return Rival(name=name, score=score, lead=lead.estimate, low=lead.low, high=lead.high)
 
     def _training_correlation(self, layer: int, unit: int) -> tuple[float, Float[np.ndarray, " row"]]:
         rows = rows_with_number(self.dataset, self.t, Split.TRAIN)

@@ -16,7 +16,7 @@ from sparse_probing.metrics.regression import number_metrics
 from sparse_probing.records import POOLINGS, Pooling, Split
 from sparse_probing.sweep.numbers import rows_with_number
 from sparse_probing.sweep.plan import Method
-from sparse_probing.sweep.surface_baselines import PSEUDO_COUNT, PositionAndLength, row_windows, token_means
+from sparse_probing.sweep.surface_baselines import PSEUDO_COUNT, PositionAndLength, row_ends, row_windows, token_means
 from sparse_probing.sweep.text_baseline import ngram_features
 
 MEAN = "mean"
@@ -28,7 +28,7 @@ RIDGES = (1.0, 10.0, 100.0, 1_000.0)
 def surface_predictions(dataset: FeatureDataset, target: int) -> dict[str, Float[np.ndarray, " test"]]:
     """Baseline -> prediction for every test row that has the number.
 
-    Position and length are left out where the number is the position itself.
+    Position and length are left out where the number is the position itself, the last token where rows are single tokens.
     """
     rows = {split: rows_with_number(dataset, target, split) for split in Split}
     values = {split: dataset.targets[target].values[rows[split]] for split in Split}
@@ -37,6 +37,8 @@ def surface_predictions(dataset: FeatureDataset, target: int) -> dict[str, Float
         Method.TEXT.value: _best_ridge({split: ngram_features(dataset, rows[split]) for split in Split}, values),
         Method.TOKEN.value: _token_identity(dataset, rows, values),
     }
+    if not _single_tokens(dataset, target):
+        found[Method.LAST_TOKEN.value] = _best_ridge({split: row_ends(dataset, rows[split]) for split in Split}, values)
     if not is_position(dataset, target):
         columns = PositionAndLength(dataset).columns
         scaler = StandardScaler().fit(columns[rows[Split.TRAIN]])
@@ -48,8 +50,12 @@ def surface_predictions(dataset: FeatureDataset, target: int) -> dict[str, Float
 
 def is_position(dataset: FeatureDataset, target: int) -> bool:
     """Whether the number says where the single token stands: then position predicts it by definition."""
-    single = dataset.row_pooling[~np.isnan(dataset.targets[target].values)] == POOLINGS.index(Pooling.TOKEN)
-    return dataset.targets[target].name in TOKEN_NUMBERS and bool(single.all())
+    return dataset.targets[target].name in TOKEN_NUMBERS and _single_tokens(dataset, target)
+
+
+def _single_tokens(dataset: FeatureDataset, target: int) -> bool:
+    poolings = dataset.row_pooling[~np.isnan(dataset.targets[target].values)]
+    return bool((poolings == POOLINGS.index(Pooling.TOKEN)).all())
 
 
 def _best_ridge(columns: Mapping[Split, Any], values: Mapping[Split, np.ndarray]) -> Float[np.ndarray, " test"]:

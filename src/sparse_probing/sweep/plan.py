@@ -6,7 +6,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 
-from sparse_probing.files import file_name
 from sparse_probing.selection.defaults import SELECTION_RIDGE
 
 
@@ -38,6 +37,8 @@ class Method(StrEnum):
     """Control: token n-grams, no model."""
     TOKEN = "token_identity"  # noqa: S105 - a baseline, not a password
     """Control: the class's rate per token, no model."""
+    LAST_TOKEN = "last_token"  # noqa: S105 - a baseline, not a password
+    """Control: the last token of a pooled row and the character that it ends on, no model."""
     POSITION = "position_and_length"
     """Control: where the row stands and how long it is, no model."""
     MAJORITY = "majority_class"
@@ -99,18 +100,10 @@ class Task:
 
     @property
     def name(self) -> str:
-        """Key of the task's random generator. Categories that differ in punctuation only share it: no file may be named so."""
-        return self._named("".join(c if c.isalnum() else "_" for c in self.category))
-
-    @property
-    def file(self) -> str:
-        """Stem of its file: its own, and short, whatever the category is called."""
-        return self._named(file_name(self.category))
-
-    def _named(self, category: str) -> str:
+        """Key of the task's random generator and stem of its file."""
         kind = "random-" if self.random_model else "exact-" if self.exact else ""
         feature = f"-feature{self.features[0]:03d}" if self.exact else ""
-        return f"{kind}L{self.layer:03d}-{category}{feature}"
+        return f"{kind}L{self.layer:03d}-{''.join(c if c.isalnum() else '_' for c in self.category)}{feature}"
 
 
 def plan_tasks(

@@ -1,24 +1,29 @@
-"""What the surface of a row gives: which token it is, and where it stands. Same rows and split as the probes, no model."""
+"""What the surface of a row gives: its tokens, how it ends, where it stands. Same rows and split as the probes, no model."""
 
 from __future__ import annotations
 
+import unicodedata
 from collections.abc import Callable, Iterator
 from itertools import pairwise
 
 import numpy as np
 from jaxtyping import Float, Int
+from scipy.sparse import csr_array
+from sklearn.feature_extraction import FeatureHasher
 from sklearn.linear_model import LogisticRegression
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
 from sparse_probing.datasets.feature_dataset import FeatureDataset
 from sparse_probing.metrics.scores import Scored, best_f1_threshold
-from sparse_probing.records import Split
+from sparse_probing.records import POOLINGS, Pooling, Split
 
 PSEUDO_COUNT = 1.0
 """Tokens of average class share that every token id is given in addition to what was seen."""
 TOKENS_AT_ONCE = 4_000_000
 """Window tokens that are gathered at once, to bound memory."""
+END_BUCKETS = 2**16
+"""Columns that last tokens and final characters are hashed to."""
 
 
 class TokenIdentity:
@@ -57,6 +62,57 @@ class TokenIdentity:
         for tokens, _ in row_windows(self.dataset, rows):
             total += np.bincount(tokens, minlength=self._ids)
         return total
+
+
+class LastToken:
+    """Logistic regression on the last token of a pooled row and the character that it ends on: final punctuation, say.
+
+    A class of texts that end on a question mark needs no model to be told from the others, and no neuron that means anything.
+    The token and the character are one-hot columns, classes are balanced, the penalty is scikit-learn's L2 with C = 1.
+    """
+
+    def __init__(self, dataset: FeatureDataset) -> None:
+        self.dataset = dataset
+        self._pooled = dataset.row_pooling != POOLINGS.index(Pooling.TOKEN)
+
+    def score(self, feature: int) -> tuple[Scored, float] | None:
+        """Test scores of one feature and the threshold chosen on validation; null where its rows are single tokens, which
+        `TokenIdentity` reads.
+
+        Raises:
+            ValueError: training rows of one class only.
+        """
+        rows = self.dataset.rows_of(feature, Split.TRAIN)
+        if not self._pooled[self.dataset.rows_of(feature)].all():
+            return None
+        model = LogisticRegression(class_weight="balanced", max_iter=10_000)
+        model.fit(row_ends(self.dataset, rows), self.dataset.positive[rows, feature])
+        return _test_and_threshold(
+            self.dataset, feature, lambda rows: model.decision_function(row_ends(self.dataset, rows))
+        )
+
+
+def row_ends(dataset: FeatureDataset, rows: Int[np.ndarray, " row"]) -> csr_array:
+    """One hashed row each: the last token, and the last character that is no blank (letters and digits by their kind)."""
+    at = dataset.sequence_starts[dataset.row_sequence[rows]] + dataset.row_last[rows] - 1
+    documents = dataset.sequence_document[dataset.row_sequence[rows]]
+    ends = zip(
+        dataset.tokens[at].tolist(),
+        documents.tolist(),
+        dataset.char_starts[at].tolist(),
+        dataset.char_ends[at].tolist(),
+        strict=True,
+    )
+    hasher = FeatureHasher(END_BUCKETS, input_type="string", alternate_sign=False)
+    named = ([f"token {token}", f"end {_kind(dataset.texts[d][start:end])}"] for token, d, start, end in ends)
+    return csr_array(hasher.transform(named))
+
+
+def _kind(piece: str) -> str:
+    """The last character of a piece of text: itself where it is punctuation or a symbol, else its Unicode category."""
+    last = piece.rstrip()[-1:]
+    category = unicodedata.category(last) if last else "blank"
+    return last if category[0] in "PS" else category
 
 
 class PositionAndLength:

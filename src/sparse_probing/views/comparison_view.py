@@ -9,6 +9,7 @@ import polars as pl
 from sparse_probing.analyses.dynamics import DYNAMICS, NO_TREND
 from sparse_probing.analyses.scaling import Comparison
 from sparse_probing.charts.scaling_specs import f1_against_depth, f1_against_size, run_heatmap
+from sparse_probing.charts.specs import whole_tables
 from sparse_probing.results.verdict import FEW
 
 SHORT = {"dedicated neuron": "dedicated", "readable from the text alone": "text alone"}
@@ -51,6 +52,7 @@ def comparison_view(comparison: Comparison) -> dict[str, Any]:
     }
 
 
+@whole_tables()
 def comparison_charts(comparison: Comparison) -> dict[str, Any]:
     """Chart id -> specification: `size-C`, `depth-C` and `heatmap-C` for category number C."""
     tables, charts = comparison.tables, {}

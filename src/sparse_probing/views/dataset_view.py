@@ -10,6 +10,7 @@ import polars as pl
 
 from sparse_probing.analyses.confounds import warnings_of
 from sparse_probing.charts.dataset_specs import class_histograms
+from sparse_probing.charts.specs import whole_tables
 from sparse_probing.results.run_folder import read_sheets
 from sparse_probing.views.dataset_words import checks, glance, warned
 
@@ -20,6 +21,7 @@ AXES = {
 }
 
 
+@whole_tables()
 def dataset_view(sheets: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
     """What the page shows of each sheet (from `datasheet`): the sheet itself, words and charts."""
     return [
@@ -91,5 +93,5 @@ def read_run_sheets(folder: Path, baselines: pl.DataFrame) -> list[dict[str, Any
             found = scores.get((sheet["category"], feature["name"]))
             if feature["confounds"]["text_only"] is None and found is not None:
                 feature["confounds"]["text_only"] = {name: found[name] for name in ("f1", "roc_auc")}
-                feature["warnings"] = warnings_of(feature)
+            feature["warnings"] = warnings_of(feature)
     return sheets

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from typing import Any
 
-from sparse_probing.analyses.confounds import ALONE_AUC, FEW, WORDS
+from sparse_probing.analyses.confounds import ALONE_AUC, FEW
 from sparse_probing.analyses.datasheet import NOT_STATED
+from sparse_probing.results.verdict import AS_GOOD, FOUND_F1
 
 FINE, MENDED, LOOK = "fine", "mended", "look"
 """States of an answer. `look`: a reader should know it before using the data."""
@@ -14,9 +15,12 @@ KINDS = {
     "few rows": f"Fewer than {FEW} test rows of a class: scores vary by chance.",
     "length": f"Rows or texts of the class are longer (or shorter): ROC-AUC of at least {ALONE_AUC} by that number alone.",
     "position": f"Rows of the class stand later (or earlier) in their texts: ROC-AUC of at least {ALONE_AUC} by that alone.",
-    "words": f"Words alone tell the class: n-grams reach an F1 and a ROC-AUC of {WORDS} without a model.",
+    "words": f"Words alone can tell the class: without a model, n-grams or single tokens reach an F1 of {FOUND_F1} and more than "
+    f"{AS_GOOD} over always yes, as a probe must to have found the class.",
+    "last token": "The last token or the final punctuation alone can tell the class, by the same rule.",
 }
 """Kinds of warnings of features; see `warnings_of`."""
+SUBJECTS = {"last token": "the last token"}
 SHOWN_LICENCES = 4
 """Licences that the answer names; the list has them all."""
 NAMED = 6
@@ -96,7 +100,9 @@ def _confounds(sheet: dict[str, Any]) -> Line:
         return {"state": "", "text": "Not tried for numbers."}
     untried = "" if tried else " Words were not tried."
     if by_kind:
-        said = [f"It may read {kind} instead of {_named(names)}." for kind, names in by_kind.items()]
+        said = [
+            f"It may read {SUBJECTS.get(kind, kind)} instead of {_named(names)}." for kind, names in by_kind.items()
+        ]
         return {"state": LOOK, "text": " ".join(said) + untried}
     words = ", nor words" if tried else ""
     return {"state": FINE, "text": f"Neither length nor position{words} alone tell a class.{untried}"}

@@ -19,6 +19,7 @@ BASELINE_WORDS = {
     "random_weights_dense": "untrained model, all neurons",
     "text_only": "text only (token n-grams)",
     "token_identity": "token identity",
+    "last_token": "last token and final punctuation",
     "position_and_length": "position and length",
 }
 

@@ -7,7 +7,7 @@ from typing import Any
 
 import polars as pl
 
-from sparse_probing.charts.specs import activation_histogram, f1_against_k, layer_heatmap
+from sparse_probing.charts.specs import activation_histogram, f1_against_k, layer_heatmap, whole_tables
 from sparse_probing.records import NEURONS, unit_name
 from sparse_probing.results.run_folder import TABLES, Tables, read_evidence, read_run
 from sparse_probing.sweep.plan import SELECTED, Method
@@ -26,6 +26,7 @@ BASELINE_WORDS = {
     "control_task": "control task: random label per token, one neuron",
     "text_only": "text only (token n-grams)",
     "token_identity": "token identity",
+    "last_token": "last token and final punctuation",
     "position_and_length": "position and length",
     "dense": "all neurons",
 }
@@ -35,6 +36,7 @@ CHOOSING = [*(method.value for method in SELECTED), Method.SINGLE.value]
 """Methods whose probes compete; the others are controls."""
 
 
+@whole_tables()
 def run_view(folder: Path) -> dict[str, Any]:
     """Everything that the report shows."""
     manifest, tables = read_run(folder)
