@@ -3,7 +3,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check
 
-.PHONY: demo test check bench clean
+.PHONY: demo test check bench torture clean
 
 demo: .venv/.installed
 	$(BIN)/sprobe demo --out runs/demo
@@ -24,6 +24,10 @@ bench: .venv/.installed-test
 	$(BIN)/python benchmarks/interval_coverage.py --out docs/benchmarks.md
 	$(BIN)/python benchmarks/null_calibration.py --out docs/benchmarks.md
 	$(BIN)/python benchmarks/evidence.py --out docs/benchmarks.md
+
+# Sixty kills of a run and of its second look, each gone on with and compared byte for byte.
+torture: .venv/.installed-test
+	$(BIN)/python tools/torture.py --kills 60
 
 clean:
 	rm -rf .venv runs

@@ -3,12 +3,9 @@
 from __future__ import annotations
 
 import json
-import os
 import re
-import signal
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import polars as pl
@@ -137,26 +134,6 @@ def test_another_number_of_workers_gives_the_same_bytes(finished, model_folders,
     out = capsys.readouterr().out
     assert "german" in out
     assert str(tmp_path / "two" / "report.html") in out.replace("\n", "")
-
-
-def test_a_killed_run_goes_on_and_ends_in_the_same_bytes(finished, model_folders, reviews, tmp_path):
-    out = tmp_path / "killed"
-    program = "from sparse_probing.cli.main import main; main()"
-    command = [sys.executable, "-c", program, *arguments(model_folders, reviews, out, "--workers", "1")]
-    environment = os.environ | {"SPROBE_CACHE": str(tmp_path / "cache")}
-    process = subprocess.Popen(
-        command, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, start_new_session=True
-    )
-    deadline = time.monotonic() + 120
-    while not list(out.glob("tasks/*L*.json")) and process.poll() is None and time.monotonic() < deadline:
-        time.sleep(0.01)
-    os.killpg(process.pid, signal.SIGKILL)
-    process.wait()
-    assert not (out / "manifest.json").exists(), "the run was over before it could be killed"
-    left = len(list(out.glob("tasks/*L*.json")))
-    assert 1 <= left < 6
-    subprocess.run(command, env=environment, check=True, capture_output=True)
-    assert tables_of(out) == tables_of(finished.folder)
 
 
 def test_a_finished_run_is_read_not_repeated(finished, model_folders, reviews, monkeypatch, capsys):
