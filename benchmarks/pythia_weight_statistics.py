@@ -51,7 +51,7 @@ def compared(name: str) -> list[dict[str, Any]]:
             f"v0 model of {sizes}."
         )
     try:
-        network = AutoModel.from_pretrained(model_path(name), dtype=torch.float32)
+        network = AutoModel.from_pretrained(model_path(name), dtype=torch.float32, trust_remote_code=False)
     except (OSError, ValueError) as error:
         raise InputError(
             f"the weights of {name!r} cannot be loaded: {str(error).splitlines()[0].rstrip('.')}."

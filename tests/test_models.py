@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import shutil
 from pathlib import Path
@@ -25,6 +26,7 @@ from sparse_probing.activations.batches import forward
 from sparse_probing.activations.extract import extract, find_units
 from sparse_probing.activations.models import LoadedModel, _text_tokenizer, load_model, model_sites, wrap_model
 from sparse_probing.activations.sites import find_sites, linear_shape
+from sparse_probing.cli.main import main
 from sparse_probing.datasets.unlabelled import every_token
 from sparse_probing.errors import InputError, PrerequisiteError
 from sparse_probing.records import Site
@@ -295,3 +297,59 @@ def test_cuda_where_there_is_none(model_folders):
 def test_site_is_plain_data():
     site = Site(name="mlp.out", layer=1, width=4, module_path=str(Path("a")), side="output")
     assert hash(site) == hash(Site(name="mlp.out", layer=1, width=4, module_path="a", side="output"))
+
+
+@pytest.fixture
+def model_with_code(model_folders, tmp_path, monkeypatch) -> Path:
+    """A model whose configuration, network and tokenizer are in a Python file beside them; when that runs, `it-ran` is there."""
+    folder = tmp_path / "m"
+    shutil.copytree(model_folders["gpt_neox"], folder)
+    (folder / "mine.py").write_text(
+        "from pathlib import Path\n"
+        "from transformers import GPTNeoXConfig, GPTNeoXModel, PreTrainedTokenizerFast\n"
+        f"Path({str(tmp_path / 'it-ran')!r}).touch()\n"
+        "class MyConfig(GPTNeoXConfig):\n    model_type = 'mine'\n"
+        "class MyModel(GPTNeoXModel):\n    config_class = MyConfig\n"
+        "class MyTokenizer(PreTrainedTokenizerFast):\n    pass\n"
+    )
+    monkeypatch.setattr("transformers.dynamic_module_utils.HF_MODULES_CACHE", str(tmp_path / "modules"))
+    monkeypatch.syspath_prepend(tmp_path / "modules")
+    monkeypatch.setattr("sys.stdin", io.StringIO("y\n" * 9))  # nobody may take this for an answer
+    return folder
+
+
+def change(path: Path, **values: Any) -> None:
+    settings = json.loads(path.read_text()) | values
+    path.write_text(json.dumps(settings))
+
+
+def test_code_of_a_model_runs_only_when_that_is_asked_for(model_with_code, tmp_path, capsys):
+    folder, ran = model_with_code, tmp_path / "it-ran"
+    config, tokenizer = folder / "config.json", folder / "tokenizer_config.json"
+    change(tokenizer, tokenizer_class="MyTokenizer", auto_map={"AutoTokenizer": [None, "mine.MyTokenizer"]})
+    change(config, model_type="mine", auto_map={"AutoConfig": "mine.MyConfig", "AutoModel": "mine.MyModel"})
+    with pytest.raises(InputError, match=r"'.*/m' needs program code that comes with it .*: add --trust-remote-code"):
+        load_model(str(folder), device="cpu")
+    for command in (["sites", str(folder)], ["run", "--model", str(folder), "--source", "demo", "--dry-run"]):
+        with pytest.raises(SystemExit, match="2"):
+            main(command)
+        assert "needs program code that comes with it" in capsys.readouterr().err
+    assert not ran.exists()
+    main(["sites", str(folder), "--trust-remote-code"])
+    said = capsys.readouterr()
+    assert ran.exists() and "mlp.neurons" in said.out
+    assert (
+        said.err
+        == "warning: --trust-remote-code is on: program code that comes with the model runs here with all your rights.\n"
+    )
+    model = load_model(str(folder), device="cpu", trust_remote_code=True)
+    assert type(model.network).__name__ == "MyModel"
+    twin = load_model(str(folder), device="cpu", random_weights_seed=0, trust_remote_code=True)
+    assert twin.fingerprint != model.fingerprint
+
+
+def test_code_of_a_model_that_transformers_knows_is_not_run(model_with_code, tmp_path):
+    auto_map = {"AutoConfig": "mine.MyConfig", "AutoModel": "mine.MyModel"}
+    change(model_with_code / "config.json", auto_map=auto_map)
+    load_model(str(model_with_code), device="cpu")
+    assert not (tmp_path / "it-ran").exists()

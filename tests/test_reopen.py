@@ -189,3 +189,25 @@ def test_the_problem_of_a_run_is_that_of_its_training_rows(folder):
     np.testing.assert_array_equal(problem.target, run.dataset.positive[train, 0])
     raw = run.store.read(1)[train].astype(float)
     np.testing.assert_allclose(problem.z, (raw - raw.mean(0)) / raw.std(0), rtol=0, atol=1e-3)
+
+
+def test_a_run_folder_cannot_ask_for_the_models_code(folder, tmp_path, monkeypatch):
+    copy, asked = tmp_path / "run", []
+    shutil.copytree(folder, copy)
+    with (copy / "config.toml").open("a") as file:
+        file.write("trust_remote_code = true\n")
+
+    def load(*arguments, trust_remote_code, **named):
+        asked.append(trust_remote_code)
+        return load_model(*arguments, **named)
+
+    monkeypatch.setattr("sparse_probing.reopen.load_model", load)
+    config, _ = open_model(copy)
+    assert config.trust_remote_code
+    open_model(copy, trust_remote_code=True)
+    assert asked == [False, True]
+
+
+def test_runs_from_before_an_option_are_still_the_same_runs():
+    assert "trust_remote_code" not in sp.RunConfig().identity()
+    assert sp.RunConfig(trust_remote_code=True).identity()["trust_remote_code"] is True

@@ -54,6 +54,8 @@ class DataConfig(BaseModel):
 
     model: str = "demo"
     """Model: `demo` (bundled), a local folder, or a hub id such as EleutherAI/pythia-70m."""
+    trust_remote_code: bool = False
+    """Run program code that comes with the model, where it needs some. It runs here with all your rights: off unless you say so."""
     data: Path | None = None
     """Labelled text: a .csv, .tsv, .jsonl, .parquet (.gz, .zst) or .conllu file, a dataset folder (`sprobe datasets build`), a
     Hugging Face data set (its folder, or hf:OWNER/NAME[:CONFIG]); with --source, the folder that the source reads."""
@@ -206,6 +208,8 @@ class RunConfig(DataConfig):
     def identity(self) -> dict[str, Any]:
         """The options that shape the numbers: without the place of the run and the number of workers."""
         values = self.model_dump(mode="json", exclude={"out", "workers", "device_map"})
+        if not self.trust_remote_code:
+            del values["trust_remote_code"]  # runs from before there was this option are still the same runs
         return {key: value for key, value in values.items() if value is not None}
 
 
@@ -234,6 +238,8 @@ class VerifyConfig(BaseModel):
     """Seed of drawing, placebos and bootstrap. Same seed, same bytes."""
     device: str | None = None
     """Where the model runs. Default: as in the run."""
+    trust_remote_code: bool = False
+    """Run program code that comes with the model, where it needs some; a run folder cannot ask for it."""
     replace: bool = False
     """Throw away a finished second look with other options."""
 
@@ -257,7 +263,7 @@ class VerifyConfig(BaseModel):
 
     def identity(self) -> dict[str, Any]:
         """The options that shape the numbers."""
-        return self.model_dump(mode="json", exclude={"device", "replace", "text"})
+        return self.model_dump(mode="json", exclude={"device", "replace", "text", "trust_remote_code"})
 
 
 def make_config(values: dict[str, Any]) -> RunConfig:

@@ -73,7 +73,13 @@ def run(
     started = time.monotonic()
     texts = list(labelled) if labelled is not None else labelled_text_of(config, reporter)
     with reporter.stage("load model", 1, "model") as done:
-        model = load_model(config.model, device=config.device, dtype=config.dtype, device_map=config.device_map)
+        model = load_model(
+            config.model,
+            device=config.device,
+            dtype=config.dtype,
+            device_map=config.device_map,
+            trust_remote_code=config.trust_remote_code,
+        )
         done(1)
     sites = find_units(model, config.site, config.layers)
     layers = [site.layer for site in sites]
@@ -140,7 +146,7 @@ def dry_run(config: RunConfig, labelled: Sequence[LabelledText] | None = None) -
     Raises:
         InputError: data, options or model cannot be used as given.
     """
-    model = outline_model(config.model)
+    model = outline_model(config.model, trust_remote_code=config.trust_remote_code)
     sites = find_units(model, config.site, config.layers)
     if not all(site.width for site in sites):
         raise InputError(
@@ -215,7 +221,13 @@ def _activations(
 
     stores = {False: activations("activations", model)}
     if config.random_model:
-        twin = load_model(config.model, device=config.device, dtype=config.dtype, random_weights_seed=UNTRAINED_SEED)
+        twin = load_model(
+            config.model,
+            device=config.device,
+            dtype=config.dtype,
+            random_weights_seed=UNTRAINED_SEED,
+            trust_remote_code=config.trust_remote_code,
+        )
         stores[True] = activations("untrained twin", twin)
     return stores
 

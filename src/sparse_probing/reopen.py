@@ -71,13 +71,17 @@ class OpenRun:
         return names.index((category, feature))
 
 
-def open_model(folder: Path, *, with_head: bool = False, device: str | None = None) -> tuple[RunConfig, LoadedModel]:
+def open_model(
+    folder: Path, *, with_head: bool = False, device: str | None = None, trust_remote_code: bool = False
+) -> tuple[RunConfig, LoadedModel]:
     """Options and model of a run.
 
     Args:
         folder: of the run.
         with_head: see `load_model`.
         device: instead of the run's.
+        trust_remote_code: run code that comes with the model; what the run's own options say does not count, a folder may come
+            from anywhere.
 
     Raises:
         InputError: no run there, an unfinished one, or the model is not the one that the run probed.
@@ -90,6 +94,7 @@ def open_model(folder: Path, *, with_head: bool = False, device: str | None = No
         dtype=config.dtype,
         device_map=config.device_map,
         with_head=with_head,
+        trust_remote_code=trust_remote_code,
     )
     if model.fingerprint != manifest["identity"].get("weights"):
         raise InputError(
@@ -106,6 +111,7 @@ def open_run(
     *,
     with_head: bool = False,
     device: str | None = None,
+    trust_remote_code: bool = False,
 ) -> OpenRun:
     """Open a finished run.
 
@@ -115,6 +121,7 @@ def open_run(
         reporter: told about progress.
         with_head: load the language-model head, too.
         device: instead of the run's.
+        trust_remote_code: run code that comes with the model, whatever the run's own options say.
 
     Raises:
         InputError: no run there, an unfinished one, or one whose model or data are not what they were.
@@ -122,7 +129,7 @@ def open_run(
     reporter = reporter or Silent()
     manifest, tables = read_run(folder)
     with reporter.stage("load model", 1, "model") as done:
-        config, model = open_model(folder, with_head=with_head, device=device)
+        config, model = open_model(folder, with_head=with_head, device=device, trust_remote_code=trust_remote_code)
         done(1)
     if labelled is None and config.data is None and config.source is None:
         raise InputError(
@@ -152,13 +159,21 @@ def open_run(
     )
 
 
-def problem_of_run(folder: Path, category: str, feature: str, layer: int, reporter: Reporter | None = None) -> Problem:
+def problem_of_run(
+    folder: Path,
+    category: str,
+    feature: str,
+    layer: int,
+    reporter: Reporter | None = None,
+    *,
+    trust_remote_code: bool = False,
+) -> Problem:
     """The selection problem of one feature at one layer of a finished run.
 
     Raises:
         InputError: no run, or one that has no such feature or layer.
     """
-    opened = open_run(folder, reporter=reporter)
+    opened = open_run(folder, reporter=reporter, trust_remote_code=trust_remote_code)
     f = opened.feature(category, feature)
     if layer not in [site.layer for site in opened.sites]:
         raise InputError(f"run {str(folder)!r} does not probe layer {layer}.")

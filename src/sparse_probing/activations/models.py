@@ -77,41 +77,56 @@ def model_path(name: str) -> str:
     return name
 
 
-def load_config(name: str) -> Any:
+def load_config(name: str, *, trust_remote_code: bool = False) -> Any:
     """The model's configuration, without weights.
 
+    Args:
+        name: `demo`, a local folder, or a hub id.
+        trust_remote_code: run code that comes with the model, where it needs some; it may do whatever you may do.
+
     Raises:
-        InputError: no such folder or hub model, or no usable configuration in it.
+        InputError: no such folder or hub model, no usable configuration in it, or one that needs code of its own.
     """
     path = model_path(name)
     if Path(path).exists() and not (Path(path) / "config.json").is_file():
         raise InputError(f"{path!r} is no model: a model is a folder with config.json, weights and tokenizer.json.")
     try:
-        return AutoConfig.from_pretrained(path)
+        return AutoConfig.from_pretrained(path, trust_remote_code=trust_remote_code)
     except (OSError, ValueError) as error:
+        _refuse_code(name, error)
         raise InputError(
             f"model {name!r} cannot be loaded: it is neither a local model folder nor a hub model that can be reached "
             f"({_first_line(error)})."
         ) from None
 
 
-def model_sites(name: str) -> ModelSites:
+def _refuse_code(name: str, error: Exception) -> None:
+    """Say it in our words when transformers misses its `trust_remote_code`."""
+    if "trust_remote_code" in str(error):
+        raise InputError(
+            f"model {name!r} needs program code that comes with it and would run here with all your rights: add "
+            "--trust-remote-code if you trust its authors, or name a model that transformers knows."
+        ) from None
+
+
+def model_sites(name: str, *, trust_remote_code: bool = False) -> ModelSites:
     """Where the units of a model live, found on an empty copy: neither weights nor tokenizer are loaded."""
-    return find_sites(_empty_copy(load_config(name)), name)
+    config = load_config(name, trust_remote_code=trust_remote_code)
+    return find_sites(_empty_copy(config, name, trust_remote_code=trust_remote_code), name)
 
 
-def outline_model(name: str) -> ModelOutline:
+def outline_model(name: str, *, trust_remote_code: bool = False) -> ModelOutline:
     """Tokenizer, sites and context of a model; no weights are loaded.
 
     Raises:
-        InputError: no model there, no fast tokenizer, no stack of blocks.
+        InputError: no model there, no fast tokenizer, no stack of blocks, or code of its own that is not trusted.
     """
-    config = load_config(name)
-    network = _empty_copy(config)
+    config = load_config(name, trust_remote_code=trust_remote_code)
+    network = _empty_copy(config, name, trust_remote_code=trust_remote_code)
     return ModelOutline(
         name=name,
         network=network,
-        tokenizer=_tokenizer(name, config),
+        tokenizer=_tokenizer(name, config, trust_remote_code=trust_remote_code),
         sites=find_sites(network, name),
         context=_context(network, config),
     )
@@ -125,6 +140,7 @@ def load_model(
     device_map: str | dict[str, Any] | None = None,
     random_weights_seed: int | None = None,
     with_head: bool = False,
+    trust_remote_code: bool = False,
 ) -> LoadedModel:
     """Load a model for extraction, or with its head for interventions.
 
@@ -137,12 +153,13 @@ def load_model(
         random_weights_seed: draw fresh weights from the configuration's own initialisation instead of loading them:
             the baseline for what the architecture and the tokens give without training.
         with_head: load the language-model head, too; `full` stays null where the checkpoint has none (`no_head` says why).
+        trust_remote_code: run code that comes with the model, where it needs some; it may do whatever you may do.
 
     Raises:
-        InputError: no model there, no fast tokenizer, no stack of blocks.
+        InputError: no model there, no fast tokenizer, no stack of blocks, or code of its own that is not trusted.
         PrerequisiteError: a package is missing that the checkpoint or the device map needs.
     """
-    config = load_config(name)
+    config = load_config(name, trust_remote_code=trust_remote_code)
     place = _device(device)
     precision: Any = (
         "auto" if dtype == "auto" and place.type != "cpu" else getattr(torch, dtype.replace("auto", "float32"))
@@ -153,23 +170,27 @@ def load_model(
     network: Any
     try:
         if random_weights_seed is None:
-            network = _pretrained(model_path(name), head_of(config) if with_head else None, precision, device_map)
+            options: dict[str, Any] = {
+                "dtype": precision, "device_map": device_map, "trust_remote_code": trust_remote_code,
+            }  # fmt: skip
+            network = _pretrained(model_path(name), head_of(config) if with_head else None, options)
         else:
             with torch.random.fork_rng(devices=[]):
                 torch.manual_seed(random_weights_seed)
-                network = AutoModel.from_config(config)
+                network = AutoModel.from_config(config, trust_remote_code=trust_remote_code)
             network = network.to(precision if precision != "auto" else config.dtype or torch.float32)
     except ImportError as error:
         raise PrerequisiteError(
             f"model {name!r} needs a package that is not installed: {_first_line(error)}."
         ) from None
     except (OSError, ValueError, RuntimeError) as error:
+        _refuse_code(name, error)
         if "accelerate" in str(error):
             raise PrerequisiteError(
                 "a device map and quantised weights need the package accelerate: pip install 'sparse-probing[multi-device]'."
             ) from None
         raise InputError(f"model {name!r} cannot be loaded: {_first_line(error)}.") from None
-    tokenizer = _tokenizer(name, config)
+    tokenizer = _tokenizer(name, config, trust_remote_code=trust_remote_code)
     if getattr(network, "hf_device_map", None) is None:
         network = network.to(place)
     return _loaded(name, network, tokenizer)
@@ -201,17 +222,15 @@ def no_head(model: LoadedModel) -> str:
     return "the checkpoint has no weights for a language-model head"
 
 
-def _pretrained(path: str, head: Objective | None, precision: Any, device_map: Any) -> PreTrainedModel:
+def _pretrained(path: str, head: Objective | None, options: Mapping[str, Any]) -> PreTrainedModel:
     """The network with its head if that is wanted and in the checkpoint, else the base model."""
     if head is not None:
-        network, loading = HEADS[head].from_pretrained(
-            path, dtype=precision, device_map=device_map, output_loading_info=True
-        )
+        network, loading = HEADS[head].from_pretrained(path, output_loading_info=True, **options)
         base = f"{network.base_model_prefix}."
         if all(key.startswith(base) for key in loading["missing_keys"]):
             return network
         return network.base_model  # the head was drawn at random: its loss would mean nothing
-    return AutoModel.from_pretrained(path, dtype=precision, device_map=device_map)
+    return AutoModel.from_pretrained(path, **options)
 
 
 def wrap_model(network: PreTrainedModel, tokenizer: PreTrainedTokenizerFast, name: str = "model") -> LoadedModel:
@@ -245,9 +264,13 @@ def _loaded(name: str, loaded: PreTrainedModel, tokenizer: TextTokenizer) -> Loa
     )
 
 
-def _empty_copy(config: Any) -> nn.Module:
-    with torch.device("meta"):
-        return reading_part(AutoModel.from_config(config))
+def _empty_copy(config: Any, name: str, *, trust_remote_code: bool) -> nn.Module:
+    try:
+        with torch.device("meta"):
+            return reading_part(AutoModel.from_config(config, trust_remote_code=trust_remote_code))
+    except ValueError as error:
+        _refuse_code(name, error)
+        raise
 
 
 def _context(network: nn.Module, config: Any) -> int:
@@ -317,10 +340,11 @@ def reading_part(network: PreTrainedModel) -> PreTrainedModel:
     return network.get_encoder() if network.config.is_encoder_decoder else network
 
 
-def _tokenizer(name: str, config: Any) -> TextTokenizer:
+def _tokenizer(name: str, config: Any, *, trust_remote_code: bool) -> TextTokenizer:
     try:
-        tokenizer = AutoTokenizer.from_pretrained(model_path(name))
+        tokenizer = AutoTokenizer.from_pretrained(model_path(name), trust_remote_code=trust_remote_code)
     except (OSError, ValueError, RuntimeError) as error:
+        _refuse_code(name, error)
         raise InputError(f"the tokenizer of {name!r} cannot be loaded: {_first_line(error)}.") from None
     return _text_tokenizer(tokenizer, name, config.model_type)
 

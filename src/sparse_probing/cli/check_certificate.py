@@ -10,7 +10,7 @@ if TYPE_CHECKING:
     from sparse_probing.selection.problem import Problem
 
 
-def check_certificate(file: Path, /, *, problem: Path | None = None) -> None:
+def check_certificate(file: Path, /, *, problem: Path | None = None, trust_remote_code: bool = False) -> None:
     """Verify the proof that a support is the best of its size, without the code that found it.
 
     Every branch of the search tree is bounded again in float64 from the activations, and the support's own objective is computed
@@ -19,16 +19,21 @@ def check_certificate(file: Path, /, *, problem: Path | None = None) -> None:
     Args:
         file: Certificate, from the folder `certificates` of a run.
         problem: For a certificate made in Python: an .npz file with the arrays z, target and weights.
+        trust_remote_code: Run program code that comes with the model of the run, where it needs some.
     """
     from sparse_probing.cli.progress import Bars
-    from sparse_probing.cli.terminal import Terminal
+    from sparse_probing.cli.terminal import Terminal, warn_of_model_code
     from sparse_probing.selection.certificate import check_certificate as check
     from sparse_probing.selection.certificate import read_certificate
 
     certificate = read_certificate(file)
     bars = Bars()
     about = certificate.about
-    made = _from_run(file, certificate, bars) if problem is None else _from_file(problem, certificate)
+    if problem is None:
+        warn_of_model_code(trusted=trust_remote_code)
+        made = _from_run(file, certificate, bars, trust_remote_code=trust_remote_code)
+    else:
+        made = _from_file(problem, certificate)
     done = 0
     with bars.stage("check", len(certificate.branch), "node") as step:
 
@@ -47,7 +52,7 @@ def check_certificate(file: Path, /, *, problem: Path | None = None) -> None:
     )
 
 
-def _from_run(file: Path, certificate: Certificate, bars: object) -> Problem:
+def _from_run(file: Path, certificate: Certificate, bars: object, *, trust_remote_code: bool) -> Problem:
     from sparse_probing.errors import InputError
     from sparse_probing.progress import Reporter
     from sparse_probing.reopen import problem_of_run
@@ -59,7 +64,8 @@ def _from_run(file: Path, certificate: Certificate, bars: object) -> Problem:
             "arrays z, target and weights that it was made for."
         )
     assert isinstance(bars, Reporter)
-    return problem_of_run(folder, str(about["category"]), str(about["feature"]), int(about["layer"]), bars)
+    place = str(about["category"]), str(about["feature"]), int(about["layer"])
+    return problem_of_run(folder, *place, bars, trust_remote_code=trust_remote_code)
 
 
 def _from_file(path: Path, certificate: Certificate) -> Problem:

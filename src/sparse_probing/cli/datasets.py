@@ -177,11 +177,13 @@ def _config(file: Path | None, options: DataConfig, folder: Path | None = None) 
 def _prepared(config: DataConfig) -> tuple[list[LabelledText], FeatureDataset]:
     from sparse_probing.activations.models import outline_model
     from sparse_probing.cli.progress import Bars
+    from sparse_probing.cli.terminal import warn_of_model_code
     from sparse_probing.inputs import build_dataset, labelled_text_of
 
+    warn_of_model_code(trusted=config.trust_remote_code)
     bars = Bars()
     texts = labelled_text_of(config, bars)
-    model = outline_model(config.model)
+    model = outline_model(config.model, trust_remote_code=config.trust_remote_code)
     with bars.stage("build rows", sum(len(text.documents) for text in texts), "text") as done:
         return texts, build_dataset(config, texts, model, done)
 

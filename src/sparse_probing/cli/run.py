@@ -23,8 +23,11 @@ def run(*, config: Path | None = None, dry_run: bool = False, options: Annotated
         dry_run: Only say what the activations would need: tokens, disk space, and what is free. No weights are loaded.
         options: What to probe, with which data, and how.
     """
+    from sparse_probing.cli.terminal import warn_of_model_code
+
     given = {name: getattr(options, name) for name in options.model_fields_set}
     made = make_config((read_config(config) if config else {}) | given)
+    warn_of_model_code(trusted=made.trust_remote_code)
     if dry_run:
         show_forecast(made)
     else:

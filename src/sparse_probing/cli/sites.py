@@ -5,20 +5,22 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 
-def sites(model: str, /) -> None:
+def sites(model: str, /, *, trust_remote_code: bool = False) -> None:
     """Show where the units of a model live. Reads the configuration only, no weights.
 
     Args:
         model: `demo`, a local folder, or a hub id.
+        trust_remote_code: Run program code that comes with the model, where it needs some.
     """
     from rich.box import SIMPLE_HEAD
     from rich.table import Table
 
     from sparse_probing.activations.models import model_sites
     from sparse_probing.activations.sites import SITES
-    from sparse_probing.cli.terminal import Terminal
+    from sparse_probing.cli.terminal import Terminal, warn_of_model_code
 
-    known = model_sites(model)
+    warn_of_model_code(trusted=trust_remote_code)
+    known = model_sites(model, trust_remote_code=trust_remote_code)
     table = Table(box=SIMPLE_HEAD, pad_edge=False)
     for name in ("site", "layers", "width", "module", "side"):
         table.add_column(name, justify="right" if name == "width" else "left", no_wrap=True)

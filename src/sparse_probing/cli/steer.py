@@ -32,6 +32,7 @@ def steer(
     where: Literal["all", "generated"] = "all",
     out: Path | None = None,
     device: str | None = None,
+    trust_remote_code: Annotated[bool, FLAG] = False,
 ) -> None:
     """Let the model of a run write with some of its neurons held at a value, beside what it writes without.
 
@@ -50,6 +51,7 @@ def steer(
         where: all: neurons are held at every position, those of the prompt too. generated: from the prompt's last token on.
         out: JSON file for all of it.
         device: Torch device, instead of the run's.
+        trust_remote_code: Run program code that comes with the model, where it needs some.
     """
     if (clamp is None) == (not zero):
         raise InputError("say what the neurons are held at: either --clamp (a value such as 8, 2x or q0.99) or --zero.")
@@ -57,15 +59,16 @@ def steer(
     from sparse_probing.analyses.steering import changes_of, find_reader, pick_feature, pooling_of
     from sparse_probing.analyses.steering import steer as write_texts
     from sparse_probing.cli.progress import Bars
-    from sparse_probing.cli.terminal import Terminal
+    from sparse_probing.cli.terminal import Terminal, warn_of_model_code
     from sparse_probing.files import write_json
     from sparse_probing.reopen import open_model
     from sparse_probing.results.run_folder import read_run, readable
 
+    warn_of_model_code(trusted=trust_remote_code)
     level = parse_dose("0" if clamp is None else clamp)
     manifest, tables = read_run(run)
     finding = pick_feature(tables["findings"], feature, neuron)
-    _, model = open_model(run, with_head=True, device=device)
+    _, model = open_model(run, with_head=True, device=device, trust_remote_code=trust_remote_code)
     site = manifest["model"]["site"]
     with readable(run):
         changes = changes_of(model, tables, site, finding, neuron, level)

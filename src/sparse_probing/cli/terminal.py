@@ -54,3 +54,10 @@ def print_error(text: str) -> None:
     """One line on standard error, whatever came."""
     line = Text.assemble(("error:", "bold red"), " ", harmless(" ".join(text.split())))
     Terminal(file=sys.stderr, soft_wrap=True).print(line)
+
+
+def warn_of_model_code(*, trusted: bool) -> None:
+    """Say on standard error what `--trust-remote-code` means, where it is on."""
+    if trusted:
+        said = "--trust-remote-code is on: program code that comes with the model runs here with all your rights."
+        Terminal(file=sys.stderr, soft_wrap=True).print(Text.assemble(("warning:", "bold yellow"), " ", said))

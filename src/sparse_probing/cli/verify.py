@@ -29,9 +29,10 @@ def verify(run: Path, *, options: Annotated[VerifyConfig, FLAT] = DEFAULTS) -> N
         options: What is done to the neurons, and on how many texts.
     """
     from sparse_probing.cli.progress import Bars
-    from sparse_probing.cli.terminal import Terminal
+    from sparse_probing.cli.terminal import Terminal, warn_of_model_code
     from sparse_probing.verification.verify import verify as verify_run  # torch is imported here, not for --help
 
+    warn_of_model_code(trusted=options.trust_remote_code)
     result = verify_run(run, options, reporter=Bars())
     print_evidence(result.evidence, result.matrix)
     Terminal(soft_wrap=True).print(f"report: {result.report}")

@@ -97,7 +97,8 @@ def verify(
             f"{str(place)!r} holds a finished second look with other options or data: add --replace to throw it away, or copy "
             "the run folder and verify the copy."
         )
-    run = open_run(folder, labelled, reporter, with_head=True, device=config.device)
+    trust = config.trust_remote_code
+    run = open_run(folder, labelled, reporter, with_head=True, device=config.device, trust_remote_code=trust)
     features = [run.feature(*key) for key in wanted]
     tasks = _tasks(place, identity)
     treatment = Treatment(
