@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import json
 import re
 import subprocess
@@ -67,6 +68,20 @@ def test_run_folder_is_complete(finished):
     assert set(tables_of(finished.folder)) == set(TABLES)
     assert not (finished.folder / "tasks").exists()
     assert finished.report.is_file()
+
+
+def test_findings_are_recomputed_by_a_script_that_imports_nothing_of_ours(finished, model_folders, capsys):
+    script = Path(__file__).parent.parent / "tools" / "recompute.py"
+    source = script.read_text(encoding="utf-8")
+    assert "sparse_probing" not in source
+    specification = importlib.util.spec_from_file_location("recompute", script)
+    assert specification is not None
+    assert specification.loader is not None
+    recompute = importlib.util.module_from_spec(specification)
+    specification.loader.exec_module(recompute)
+    arguments = [str(finished.folder), str(model_folders["gpt_neox"])]
+    assert recompute.main(arguments) == 0, capsys.readouterr().out
+    assert "1 of 1 findings equal" in capsys.readouterr().out
 
 
 def test_findings_agree_with_the_probe_table(finished):

@@ -68,6 +68,6 @@ def _contexts(dataset: FeatureDataset) -> tuple[Int[np.ndarray, " sequence"], In
     """First and one past the last character of each sequence in its document; special tokens have none."""
     bounds = dataset.sequence_starts[:-1]
     of_text = dataset.char_starts >= 0
-    starts = np.where(of_text, dataset.char_starts, np.iinfo(np.int64).max)
+    starts = np.where(of_text, dataset.char_starts, dataset.char_ends.max())
     ends = np.where(of_text, dataset.char_ends, 0)
     return np.minimum.reduceat(starts, bounds), np.maximum.reduceat(ends, bounds)
