@@ -11,6 +11,7 @@ import numpy as np
 import polars as pl
 import pytest
 
+from sparse_probing.activations.models import outline_model
 from sparse_probing.config import DataConfig, RunConfig, SourceName, make_config, make_data_config
 from sparse_probing.datasets.align import TextTokenizer
 from sparse_probing.datasets.build_rows import build_feature_dataset
@@ -20,7 +21,7 @@ from sparse_probing.datasets.places import is_hugging_face, rows_with_split
 from sparse_probing.datasets.rules import SamplingRules
 from sparse_probing.datasets.sources import SOURCES, BuildOptions, build_source
 from sparse_probing.errors import InputError
-from sparse_probing.inputs import labelled_text_of
+from sparse_probing.inputs import build_dataset, labelled_text_of
 from sparse_probing.records import Pooling
 from sparse_probing.sweep.text_baseline import TextOnly
 
@@ -77,7 +78,7 @@ def test_each_form_of_own_labels_is_chosen_by_its_options(tmp_path):
         for i in range(12)
     ]
     path = jsonl(tmp_path / "own.jsonl", rows)
-    assert read(data=path, label=("topic",)).features == ("topic=a", "topic=b")
+    assert read(data=path, label=("topic",), positive=("b",)).features == ("topic=b",)
     assert read(data=path, number=("price",)).numbers == ("price",)
     assert read(data=path, spans_column="spans").features == ("first",)
     assert read(data=path, tags_column="ner_tags").documents[0].text == "Ada slept"
@@ -86,7 +87,28 @@ def test_each_form_of_own_labels_is_chosen_by_its_options(tmp_path):
     assert read(data=path, label_regex=(r"is_year=\b(19|20)\d\d\b", "word=[a-z]+"), rows="spans").level == "span"
     filled = read(data=path, template=("We saw {city}",), label=("topic",))
     assert filled.documents[3].text == "We saw Town 3" and filled.level == "span"
-    assert read(data=path, label=("topic",), max_documents=5).notes == ("5 of 12 rows with text were drawn (seed 0).",)
+    few = read(data=path, label=("topic",), positive=("a",), max_documents=5)
+    assert few.notes == ("5 of 12 rows with text were drawn (seed 0).",)
+
+
+@pytest.mark.parametrize("text", ["column", "template"])
+def test_a_column_of_two_values_keeps_all_rows_of_whole_texts(tmp_path, model_folders, text):
+    """437 of one house and 100 of the other: one feature, no row thrown away, whether the names are texts or fill a template."""
+    rows = [
+        {"text": sentence(i), "name": f"{sentence(i, 2)} {i}", "chamber": ["house", "senate"][i >= 437]}
+        for i in range(537)
+    ]
+    config = DataConfig(
+        data=jsonl(tmp_path / "congress.jsonl", rows),
+        label=("chamber",),
+        template=("I met {name} there.",) if text == "template" else (),
+        pooling=Pooling.LAST,
+    )
+    dataset = build_dataset(config, labelled_text_of(config), outline_model(str(model_folders["gpt2"])))
+    assert dataset.features == ("chamber=senate",)
+    assert dataset.n_rows == 537
+    assert (dataset.positive & dataset.eligible).sum(axis=0).tolist() == [100]
+    assert dataset.eligible.all()
 
 
 def test_conllu_is_read_by_its_ending(tmp_path):
@@ -119,6 +141,8 @@ def test_a_dataset_folder_is_read_by_what_it_holds(tmp_path):
         ({"template": ("{citty}",), "label": ("y",)}, "did you mean 'city'"),
         ({"label_regex": ("a=x",), "label": ("y",)}, "--label has no meaning with --label-regex"),
         ({"label": ("y",), "rows": "spans"}, "--rows needs labelled characters: --spans-column"),
+        ({"label_regex": ("a=x",), "positive": ("x",)}, "--positive has no meaning with --label-regex"),
+        ({"label": ("city",), "positive": ("Bern",)}, "has no value 'Bern': --positive takes 'Oslo' or 'Rome'"),
         ({"label": ("y",), "target": "city"}, "--target needs --template"),
         ({"label": ("y",), "source": "latex"}, "--label has no meaning with --source"),
     ],

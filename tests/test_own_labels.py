@@ -11,7 +11,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from sparse_probing.datasets.label_columns import LabelColumn, decode_tags, label_column
+from sparse_probing.datasets.cells import decode_tags
+from sparse_probing.datasets.label_columns import LabelColumn, label_column
 from sparse_probing.datasets.labelled_text import LabelledText
 from sparse_probing.datasets.own_labels import (
     labelled_by,
@@ -44,10 +45,59 @@ def spanned(labelled: LabelledText) -> list[list[tuple[str, str]]]:
 
 
 def test_categories_become_one_feature_each():
-    column = label_column("c", ["x", "y", None, "x"])
-    assert column.features == ("c=x", "c=y")
-    x, y = {"c=x": True, "c=y": False}, {"c=x": False, "c=y": True}
-    assert column.labels == [x, y, {}, x]
+    column = label_column("c", ["x", "y", None, "z", "x"])
+    assert column.features == ("c=x", "c=y", "c=z")
+    x, y, z = ({f"c={name}": name == mine for name in "xyz"} for mine in "xyz")
+    assert column.labels == [x, y, {}, z, x]
+
+
+@pytest.mark.parametrize(
+    ("values", "positive", "feature", "expected"),
+    [
+        (["house"] * 3 + ["senate", None], None, "c=senate", [False] * 3 + [True, None]),
+        (["house"] * 3 + ["senate", None], " House", "c=house", [True] * 3 + [False, None]),
+        (["b", "a"], None, "c=a", [False, True]),  # as frequent: the first in sorted order
+        ([1, 2, 2.0], None, "c=1", [True, False, False]),
+        ([1, 2, 2.0], "2.0", "c=2", [False, True, True]),
+        (["yes", 0, "no"], "no", "c=no", [False, True, True]),
+        (["yes", 0, "no"], "1", "c", [True, False, False]),
+    ],
+)
+def test_two_values_are_one_feature(values, positive, feature, expected):
+    column = label_column("c", values, positive=positive)
+    assert column.features == (feature,)
+    assert [row.get(feature) for row in column.labels] == expected
+    assert any("--positive" in note for note in column.notes) == (positive is None)
+
+
+def test_the_note_says_which_of_two_values_is_the_feature():
+    (note,) = label_column("c", ["house"] * 3 + ["senate"]).notes
+    assert note == (
+        "label column 'c' has two values and is one feature, 'c=senate' (1 of 4 rows, the rarer value); 'house' is its opposite "
+        "(--positive names another)."
+    )
+
+
+@pytest.mark.parametrize(
+    ("labels", "positive", "message"),
+    [
+        (["c"], ["mayor"], r"column 'c' has no value 'mayor': --positive takes 'house' or 'senate'"),
+        (["y"], ["maybe"], r"column 'y' has no value 'maybe': --positive takes '0' or '1'"),
+        (["t"], ["x"], r"'t' has 3 values, each of which is a feature: --positive \('x'\) is for columns of two"),
+        (["n"], ["0.5"], r"'n' is read as numbers"),
+        (["c", "y"], ["house"], r"which column it is a value of: write c=VALUE, y=VALUE"),
+        (["c"], ["house", "c=senate"], r"names two values of the column 'c'"),
+    ],
+)
+def test_a_value_that_is_none_of_two_is_refused(labels, positive, message):
+    rows: list[Row | str] = [
+        {"text": f"text {i}", "c": ["house", "senate"][i % 2], "y": i % 2, "t": "xyz"[i % 3], "n": i + 0.5}
+        for i in range(6)
+    ]
+    with pytest.raises(InputError, match=message):
+        labelled_documents(rows, labels=labels, positive=positive)
+    named = labelled_documents(rows, labels=["c", "y"], positive=["y=0", "c=house"])
+    assert named.features == ("c=house", "y=0")
 
 
 @pytest.mark.parametrize(
@@ -77,7 +127,7 @@ def test_spellings_of_a_label_are_merged_and_reported():
 
 
 def test_missing_words_are_counted():
-    column = label_column("s", ["a", "", None, " ", "NA", "NA", "Null", "b"])
+    column = label_column("s", ["a", "", None, " ", "NA", "NA", "Null", "b"], positive="a")
     assert [bool(row) for row in column.labels] == [True] + [False] * 6 + [True]
     assert column.notes == (
         "label column 's': 6 of 8 rows have no label and are not eligible (3 empty, 2 'NA', 1 'Null').",
@@ -147,9 +197,10 @@ def test_merged_spellings_keep_every_row(values):
     expected = [true_class[" ".join(value.lower().split())] for value in values]
     for row, kind in zip(column.labels, expected, strict=True):
         positive = [feature for feature, yes in row.items() if yes]
-        assert len(positive) == (kind is not None)
+        assert len(positive) <= (kind is not None)
+        assert positive or kind is None or len(column.features) == 1  # the opposite of one of two
         assert set(row) == (set(column.features) if kind else set())
-    by_row = [next((f for f, yes in row.items() if yes), None) for row in column.labels]
+    by_row = [next((f for f, yes in row.items() if yes), "the other" if row else None) for row in column.labels]
     assert len(set(zip(by_row, expected, strict=True))) == len(set(expected))  # a bijection
 
 
@@ -170,14 +221,11 @@ def test_a_file_that_nobody_prepared(tmp_path):
     labelled = labelled_documents(path, labels=["sentiment", "stars"], group_column="author")
     assert labelled.category == "reviews"
     assert (labelled.level, labelled.near_duplicates) == ("document", "group")
-    assert (labelled.features, labelled.numbers) == (("sentiment=Positive", "sentiment=negative"), ("stars",))
+    assert (labelled.features, labelled.numbers) == (("sentiment=negative",), ("stars",))
     assert [d.text for d in labelled.documents] == ['Good,\r\nvery "good".', "Bad.", "Fine.", "Hm.", "Nice."]
     assert [d.id for d in labelled.documents] == ["1", "2", "4", "5", "6"]
     assert [d.group for d in labelled.documents] == ["ann", "ann", "row 4", "bob", "cid"]
-    good, bad = (
-        {"sentiment=Positive": True, "sentiment=negative": False},
-        {"sentiment=Positive": False, "sentiment=negative": True},
-    )
+    good, bad = {"sentiment=negative": False}, {"sentiment=negative": True}
     assert labels(labelled) == [good, bad, good, {}, good]
     assert [dict(d.numbers) for d in labelled.documents] == [
         {"stars": 4.5},
@@ -191,6 +239,8 @@ def test_a_file_that_nobody_prepared(tmp_path):
         "1 rows have no 'author': each of them is a group of its own.",
         "label column 'sentiment': 1 of 5 rows have no label and are not eligible (1 'n/a').",
         "label column 'sentiment': 'POSITIVE ' (1) were read as 'Positive' (2).",
+        "label column 'sentiment' has two values and is one feature, 'sentiment=negative' (1 of 4 rows, the rarer value); "
+        "'Positive' is its opposite (--positive names another).",
         "label column 'stars': 1 of 5 rows have no label and are not eligible (1 empty).",
         "label column 'stars' holds 4 different numbers and is read as a regression target.",
     )
@@ -211,8 +261,8 @@ def test_rows_in_memory_ids_splits_and_several_columns():
     assert [dict(d.numbers) for d in labelled.documents] == [{"y": 1.0}, {"y": 2.0}, {"y": 1.0}]
     assert labelled.category == "mine"
     two = labelled_documents(rows, labels=["y", "z"])
-    assert labels(two)[2] == {"y=1": True, "y=2": False}
-    assert labels(two)[0] == {"y=1": True, "y=2": False, "z": True}
+    assert labels(two)[2] == {"y=2": False}
+    assert labels(two)[0] == {"y=2": False, "z": True}
     assert all(d.split is None for d in two.documents)  # a column is a split only when it is named
 
 
@@ -481,6 +531,7 @@ def test_labellers_of_the_command_line():
 
 # ---- templates -----------------------------------------------------------------------------------------------------
 
+ALL_ROWS = {"skip_first": 0, "sampling": "natural", "max_rows": None}
 PEOPLE: list[Row | str] = [
     {"name": "Ann", "city": "Oslo", "alive": True, "sport": "golf", "born": 1950},
     {"name": "Bob", "city": "Rome", "alive": False, "sport": "judo", "born": 1850},
@@ -504,13 +555,11 @@ def test_templates_by_hand():
     assert [d.group for d in labelled.documents] == ["Ann", "Ann", "Bob", "Bob", "Cid", "Cid"]
     ann, bob, cid = spanned(labelled)[::2]
     assert ann == [("Ann", "alive"), ("Ann", "sport=golf")]
-    assert bob == [("Bob", "not alive"), ("Bob", "sport=judo")]
+    assert bob == [("Bob", "not alive"), ("Bob", "not sport=golf")]
     assert cid == [("Cid", "{name}")]  # no label, yet a row
-    assert labelled.contrasts == {
-        "alive": ("not alive",), "sport=golf": ("sport=judo",), "sport=judo": ("sport=golf",),
-    }  # fmt: skip
+    assert labelled.contrasts == {"alive": ("not alive",), "sport=golf": ("not sport=golf",)}
     assert [dict(d.numbers) for d in labelled.documents[::2]] == [{"born": 1950.0}, {"born": 1850.0}, {}]
-    assert (labelled.level, labelled.near_duplicates, labelled.rules) == ("span", "by_design", {"skip_first": 0})
+    assert (labelled.level, labelled.near_duplicates, labelled.rules) == ("span", "by_design", ALL_ROWS)
     assert labelled.numbers == ("born",)
     assert labelled.notes[0] == "1 of 4 rows have no fillers and were left out: rows 4."
 

@@ -64,10 +64,12 @@ class DataConfig(BaseModel):
     paper_rules: bool = False
     """With --source: the paper's own rules for this category, defects included, instead of ours (docs/datasets.md)."""
     label: tuple[str, ...] = ()
-    """Label column(s). 1/0, true/false, yes/no give one feature, other values one feature each, many numbers a regression; empty
-    cells are left out. In a .conllu file: upos, xpos, deprel, feats.Tense, ..."""
+    """Label column(s). 1/0, true/false, yes/no, or any two values, give one feature, more values one feature each, many numbers a
+    regression; empty cells are left out. In a .conllu file: upos, xpos, deprel, feats.Tense, ..."""
     number: tuple[str, ...] = ()
     """Column(s) of numbers to predict by regression."""
+    positive: tuple[str, ...] = ()
+    """Which of two values of a label column is the feature: VALUE, or COLUMN=VALUE with several columns. Default: the rarer one."""
     label_regex: tuple[str, ...] = ()
     """NAME=PATTERN: the characters that a regular expression matches carry the feature NAME; probes single tokens."""
     text_column: str = "text"
@@ -104,13 +106,13 @@ class DataConfig(BaseModel):
     """Tokens at the start of a sequence that are left out: they have seen too little context. Default: 10, or what suits the
     source."""
     sampling: Literal["clipped", "natural", "balanced", "filled"] | None = None
-    """Share of positives. natural: as found. balanced: half. clipped (default): as found for whole texts, for tokens and spans
-    between 25 % and 50 %. filled: the paper's, negatives fill the rows."""
+    """Share of positives. natural: as found. balanced: half. clipped (default): as found for whole texts and templates, for tokens
+    and spans between 25 % and 50 %. filled: the paper's, negatives fill the rows."""
     split_by: Literal["given", "group", "row"] | None = None
     """given: the source's own split where it has one, else by group (default). group: no document in two splits. row: at random, as
     in the paper: documents leak."""
     max_rows: int | None = None
-    """Rows per feature for tokens and spans. Default: 4,000."""
+    """Rows per feature for tokens and spans. Default: 4,000; all rows of whole texts and templates."""
     min_rows: int | None = None
     """Positives and negatives that each split must have; features with fewer are left out. Default: 5."""
     seed: int = 0

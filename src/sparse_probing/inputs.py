@@ -84,8 +84,8 @@ def _check_there(place: Path) -> None:
 
 
 LABEL_OPTIONS = (
-    "label", "number", "label_regex", "text_column", "spans_column", "tags_column", "tokens_column", "template", "target", "rows",
-    "group_column", "pair_column", "split_column",
+    "label", "number", "positive", "label_regex", "text_column", "spans_column", "tags_column", "tokens_column", "template",
+    "target", "rows", "group_column", "pair_column", "split_column",
 )  # fmt: skip
 """Options that say where labels, texts and groups stand; each way of labelling reads some of them."""
 WHOLE_TEXTS = "whole texts"
@@ -149,9 +149,15 @@ def _own_labels(config: DataConfig, place: Path) -> LabelledText:
 def _labelled(config: DataConfig, data: Data, reading: Reading) -> LabelledText:
     level, text, groups = LEVELS[config.rows], config.text_column, ("group_column", "split_column")
     if config.template:
-        _refuse_others(config, "--template", ("template", "label", "number", "target", *groups))
+        _refuse_others(config, "--template", ("template", "label", "number", "positive", "target", *groups))
         return filled_templates(
-            data, templates=config.template, labels=config.label, numbers=config.number, target=config.target, **reading
+            data,
+            templates=config.template,
+            labels=config.label,
+            numbers=config.number,
+            positive=config.positive,
+            target=config.target,
+            **reading,
         )
     if config.label_regex:
         _refuse_others(config, "--label-regex", ("label_regex", "text_column", "rows", *groups))
@@ -171,11 +177,12 @@ def _labelled(config: DataConfig, data: Data, reading: Reading) -> LabelledText:
             f"no label column named for {str(config.data)!r}: give --label COLUMN (or --number, --spans-column, --tags-column, "
             "--label-regex)."
         )
-    _refuse_others(config, WHOLE_TEXTS, ("label", "number", "text_column", "pair_column", *groups))
+    _refuse_others(config, WHOLE_TEXTS, ("label", "number", "positive", "text_column", "pair_column", *groups))
     return labelled_documents(
         data,
         labels=config.label,
         numbers=config.number,
+        positive=config.positive,
         text_column=text,
         pair_column=config.pair_column,
         **reading,

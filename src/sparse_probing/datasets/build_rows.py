@@ -317,7 +317,8 @@ class _Cutter:
             hard = labelled.hard_negatives.get(feature)
             is_hard = np.zeros_like(pool) if hard is None else of_label[self._labels[hard]]
             for order, share in orders:
-                rules = replace(self.rules, max_rows=round(share * self.rules.max_rows))
+                most = None if self.rules.max_rows is None else round(share * self.rules.max_rows)
+                rules = replace(self.rules, max_rows=most)
                 chosen = sample_rows(of_label[f, order], pool[order], is_hard[order], rules)
                 eligible[order[chosen], f] = True
         return carried[:, : len(labelled.features)], eligible
@@ -330,7 +331,7 @@ class _Cutter:
             else:
                 values = np.array([self.labelled.documents[d].numbers.get(name, np.nan) for d in document], dtype=float)
             numbers[:, i] = values
-        if self.labelled.level != "document" and numbers.shape[1]:
+        if self.labelled.level != "document" and numbers.shape[1] and self.rules.max_rows is not None:
             numbers[self.rng.permutation(len(numbers))[self.rules.max_rows :]] = np.nan
         return numbers
 

@@ -1,18 +1,14 @@
-"""What the cells of a user's file say: labels (boolean, categories one against the rest, numbers), texts, spans, tags."""
+"""What the cells of a label column say: booleans, categories, numbers."""
 
 from __future__ import annotations
 
-import json
 import math
-import operator
 import re
 import unicodedata
 from collections import Counter
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
 
-from sparse_probing.datasets.labelled_text import Span
 from sparse_probing.errors import InputError
 
 MAX_CATEGORIES = 200
@@ -22,7 +18,6 @@ TRUE_WORDS = frozenset({"1", "true", "yes", "y", "t", "1.0"})
 FALSE_WORDS = frozenset({"0", "false", "no", "n", "f", "0.0"})
 MISSING_WORDS = frozenset({"", "na", "n/a", "nan", "null"})
 MAX_SPELLING_NOTES = 10
-PREFIXED_TAG = re.compile(r"([BIESLU])-(.+)", re.DOTALL)
 NUMBER = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)(e[+-]?\d{1,3})?", re.ASCII | re.IGNORECASE)
 
 
@@ -31,7 +26,8 @@ class LabelColumn:
     """Labels of one column, row by row: either binary features or one number."""
 
     features: tuple[str, ...] = ()
-    """The column's name for a boolean column, `column=category` for each category; none for a number."""
+    """The column's name for a boolean column, `column=value` for one of two values, `column=category` for each of several
+    categories; none for a number."""
     labels: Sequence[Mapping[str, bool]] = ()
     """Per row: every feature, or nothing where the row is not eligible. Rows of equal value share one mapping."""
     numbers: Sequence[float | None] = ()
@@ -40,30 +36,31 @@ class LabelColumn:
     """Cells that are not eligible, spellings that were merged, types that were mixed."""
 
 
-def is_blank(value: object) -> bool:
-    """Null, white space, or not a number (how tables in memory write an empty cell)."""
-    return value is None or value != value or (isinstance(value, str) and not value.strip())
-
-
 def label_column(
-    name: str, values: Sequence[object], *, number: bool = False, rows: Sequence[int] | None = None
+    name: str,
+    values: Sequence[object],
+    *,
+    number: bool = False,
+    positive: str | None = None,
+    rows: Sequence[int] | None = None,
 ) -> LabelColumn:
     """Read a label column.
 
     Words that mean *missing* (empty, `NA`, `n/a`, `NaN`, `null`) are not eligible. Boolean words (`1/0`, `true/false`, `yes/no`,
     `y/n`, `t/f`) make one feature. Numbers make a regression target where one of them is not whole or more than ten differ.
-    All else is categories. Spellings that differ in case, white space or Unicode width and composition are one label, under
-    its most frequent spelling.
+    Two values of any other kind make one feature, too: the rarer of them. All else is categories. Spellings that differ in case,
+    white space or Unicode width and composition are one label, under its most frequent spelling.
 
     Args:
         name: of the column, for features and messages.
         values: one per row: strings, numbers, booleans or null.
         number: read numbers as a regression target even where they could be classes.
+        positive: which of two values is the feature, in any spelling.
         rows: the number that messages give to each value; from 1 when not given.
 
     Raises:
-        InputError: no label at all, one class only, more than 200 categories, a list or object in a cell, or, with
-            `number`, a value that is none.
+        InputError: no label at all, one class only, more than 200 categories, a list or object in a cell, with `number` a
+            value that is none, or, with `positive`, a column that is not of two values or lacks that one.
     """
     rows = range(1, len(values) + 1) if rows is None else rows
     words = [_word(name, value, row) for value, row in zip(values, rows, strict=True)]
@@ -93,14 +90,22 @@ def label_column(
                 raise InputError(
                     f"row {row}: column {name!r} holds {word!r}, which is no number. Mend or empty the cell."
                 )
+        if positive is not None:
+            raise InputError(
+                f"column {name!r} is read as numbers, of which none is the class: leave out --positive {positive}."
+            )
         if not number:
             notes.append(
                 f"label column {name!r} holds {len(kinds):,} different numbers and is read as a regression target."
             )
         return LabelColumn(numbers=[value_of.get(word) for word in words], notes=tuple(notes))
     if is_boolean:
-        of_word = {word: {name: keys[word] in TRUE_WORDS} for word in present}
-        return LabelColumn(features=(name,), labels=[of_word.get(word, {}) for word in words], notes=tuple(notes))
+        is_true = positive is None or _key(positive) in TRUE_WORDS
+        if not (is_true or _key(str(positive)) in FALSE_WORDS):
+            raise _no_such_value(name, positive, kinds)
+        feature = name if is_true else f"{name}={positive}"
+        of_word = {word: {feature: (keys[word] in TRUE_WORDS) == is_true} for word in present}
+        return LabelColumn(features=(feature,), labels=[of_word.get(word, {}) for word in words], notes=tuple(notes))
     if len(kinds) > MAX_NUMBER_CATEGORIES and len(kinds) > sum(present.values()) / 2:
         raise InputError(
             f"label column {name!r} has {len(kinds):,} values in {sum(present.values()):,} labelled rows: it names rows and is "
@@ -116,9 +121,46 @@ def label_column(
         notes.append(f"label column {name!r} holds numbers among words ({rest}): all of them are read as categories.")
     spelling = _most_frequent_spellings(present, keys)
     notes += _spelling_notes(name, present, {word: spelling[keys[word]] for word in present})
+    if len(kinds) == 2:
+        chosen, note = _one_of_two(name, spelling, Counter(keys[word] for word in words if word in present), positive)
+        feature = f"{name}={spelling[chosen]}"
+        of_word = {word: {feature: keys[word] == chosen} for word in present}
+        said = tuple((*notes, note) if note else notes)
+        return LabelColumn(features=(feature,), labels=[of_word.get(word, {}) for word in words], notes=said)
+    if positive is not None:
+        raise InputError(
+            f"label column {name!r} has {len(kinds)} values, each of which is a feature: --positive ({positive!r}) is for columns "
+            "of two."
+        )
     features = tuple(f"{name}={category}" for category in sorted(spelling.values()))
     of_kind = {kind: {feature: feature == f"{name}={spelling[kind]}" for feature in features} for kind in kinds}
     return LabelColumn(features=features, labels=[of_kind.get(keys[word], {}) for word in words], notes=tuple(notes))
+
+
+def _one_of_two(
+    name: str, spelling: Mapping[str, str], counts: Mapping[str, int], positive: str | None
+) -> tuple[str, str | None]:
+    """Key of the value that is the feature of a column of two, and, where nobody named it, a note."""
+    ranked = sorted(spelling, key=lambda key: (counts[key], spelling[key]))
+    if positive is not None:
+        wanted = _key(positive)
+        number = _number(wanted)
+        wanted = wanted if number is None or wanted in spelling else f"{number:.15g}"
+        if wanted not in spelling:
+            raise _no_such_value(name, positive, spelling.values())
+        return wanted, None
+    few, many = ranked
+    why = "the first of two that are as frequent" if counts[few] == counts[many] else "the rarer value"
+    feature, both = f"{name}={spelling[few]}", counts[few] + counts[many]
+    return few, (
+        f"label column {name!r} has two values and is one feature, {feature!r} ({counts[few]:,} of {both:,} rows, {why}); "
+        f"{spelling[many]!r} is its opposite (--positive names another)."
+    )
+
+
+def _no_such_value(name: str, positive: str | None, values: Iterable[str]) -> InputError:
+    shown = " or ".join(map(repr, sorted(values)))
+    return InputError(f"label column {name!r} has no value {positive!r}: --positive takes {shown}.")
 
 
 def _word(name: str, value: object, row: int) -> str:
@@ -193,7 +235,11 @@ class LabelColumns:
 
 
 def label_columns(
-    rows: Sequence[tuple[int, Mapping[str, object]]], labels: Sequence[str], numbers: Sequence[str], where: str
+    rows: Sequence[tuple[int, Mapping[str, object]]],
+    labels: Sequence[str],
+    numbers: Sequence[str],
+    where: str,
+    positive: Sequence[str] = (),
 ) -> LabelColumns:
     """Read label columns (see `label_column`).
 
@@ -202,14 +248,22 @@ def label_columns(
         labels: columns to be read as they look.
         numbers: columns to be read as numbers.
         where: name of the file, for messages.
+        positive: for columns of two values, which of them is the feature: `value`, or with several columns `column=value`.
 
     Raises:
-        InputError: as `label_column`; two columns that make the same feature.
+        InputError: as `label_column`; two columns that make the same feature; a value for no column or for several.
     """
     shown = [number for number, _ in rows]
+    chosen = _chosen_values(positive, tuple(dict.fromkeys(labels)))
     try:
         columns = {
-            name: label_column(name, [cells.get(name) for _, cells in rows], number=name in numbers, rows=shown)
+            name: label_column(
+                name,
+                [cells.get(name) for _, cells in rows],
+                number=name in numbers,
+                positive=chosen.get(name),
+                rows=shown,
+            )
             for name in dict.fromkeys((*labels, *numbers))
         }
     except InputError as error:
@@ -234,130 +288,16 @@ def label_columns(
     )
 
 
-def unbroken(value: str, where: str) -> str:
-    """The text itself.
-
-    Raises:
-        InputError: it holds half of a surrogate pair, which no tokenizer takes.
-    """
-    try:
-        value.encode()
-    except UnicodeEncodeError as error:
-        raise InputError(f"{where}: {value[error.start]!a} is half of a character: write the text as UTF-8.") from None
-    return value
-
-
-def text_cell(row: Mapping[str, object], column: str, where: str) -> str | None:
-    """Text of a row; null where it has none.
-
-    Raises:
-        InputError: the cell holds something else, or half of a surrogate pair.
-    """
-    value = row.get(column)
-    if is_blank(value):
-        return None
-    if not isinstance(value, str):
-        raise InputError(f"{where}: column {column!r} holds {str(value)[:60]!r}, a {type(value).__name__} and no text.")
-    return unbroken(value, where)
-
-
-def list_cell(row: Mapping[str, object], column: str, what: str, where: str) -> list[Any]:
-    """A list of things, written out as JSON or not; an empty one for an empty cell.
-
-    Raises:
-        InputError: the cell holds something else.
-    """
-    value = row.get(column)
-    if is_blank(value):
-        return []
-    if isinstance(value, str):
-        try:
-            value = json.loads(value)
-        except (ValueError, RecursionError):
-            raise InputError(f"{where}: column {column!r} is not a JSON list of {what}.") from None
-    if not isinstance(value, (list, tuple)):
-        raise InputError(f"{where}: column {column!r} is not a list of {what}.")
-    return list(value)
-
-
-def span_of(item: Any, text: str, where: str) -> Span:
-    """A span of a text, from an object or a list of start, end and label.
-
-    Raises:
-        InputError: it is neither, is reversed or empty, or lies outside the text.
-    """
-    try:
-        start, end, label = (item["start"], item["end"], item["label"]) if isinstance(item, Mapping) else item
-        start, end = operator.index(start), operator.index(end)
-    except (TypeError, KeyError, ValueError):
-        raise InputError(
-            f'{where}: a span needs "start", "end" and "label", the first two whole numbers, got {item!r}.'
-        ) from None
-    if is_blank(label):
-        raise InputError(f"{where}: span {start}..{end} has no label: name one or remove the span.")
-    if end <= start:
-        problem = "is empty" if end == start else "is reversed"
-        raise InputError(f"{where}: span {start}..{end} {problem}: the end is one past the last character.")
-    if start < 0 or end > len(text):
-        raise InputError(
-            f"{where}: span {start}..{end} lies outside the text, which has {len(text)} characters "
-            "(0 <= start < end <= length is needed)."
-        )
-    return Span(start, end, str(label))
-
-
-def disjoint(spans: Sequence[Span], where: str) -> tuple[Span, ...]:
-    """The spans of a text.
-
-    Raises:
-        InputError: two of one label overlap.
-    """
-    last: dict[str, Span] = {}
-    for span in sorted(spans):
-        before = last.get(span.label)
-        if before is not None and span.start < before.end:
-            raise InputError(
-                f"{where}: spans {before.start}..{before.end} and {span.start}..{span.end} of {span.label!r} overlap: merge them."
-            )
-        last[span.label] = span
-    return tuple(spans)
-
-
-def word_of(word: object, where: str) -> str:
-    """A word of a list of words."""
-    if not isinstance(word, str):
-        raise InputError(f"{where}: {word!r} is among the words and is no text.")
-    return unbroken(word, where)
-
-
-def tag_of(tag: object, names: Sequence[str] | None, where: str) -> str:
-    """A tag, by its name where it is an integer and names are given."""
-    if type(tag) is int and names is not None:
-        if not 0 <= tag < len(names):
-            raise InputError(f"{where}: tag {tag} has no name: {len(names)} class names are given.")
-        return names[tag]
-    if type(tag) is not int and not (isinstance(tag, str) and tag):
-        raise InputError(f"{where}: {tag!r} is no tag: give a word or a whole number.")
-    return str(tag)
-
-
-def decode_tags(tags: Sequence[str]) -> tuple[list[tuple[int, int, str]], int]:
-    """Stretches `(first word, one past the last, label)` of prefixed tags, and how many of them begin with an inner tag.
-
-    `B` and `S` (`U`) begin a stretch; `I` and `E` (`L`) continue one of their label or else begin one; `S`, `U`, `E`, `L` end it.
-    """
-    found: list[tuple[int, int, str]] = []
-    is_open, strays = False, 0
-    for i, tag in enumerate(tags):
-        match = PREFIXED_TAG.fullmatch(tag)
-        if match is None:
-            is_open = False
-            continue
-        prefix, label = match.groups()
-        if is_open and prefix in "IEL" and found[-1][2] == label:
-            found[-1] = (found[-1][0], i + 1, label)
-        else:
-            found.append((i, i + 1, label))
-            strays += prefix in "IEL"
-        is_open = prefix in "BI"
-    return found, strays
+def _chosen_values(positive: Sequence[str], labels: Sequence[str]) -> dict[str, str]:
+    """Value by label column, of `value` or `column=value`."""
+    chosen: dict[str, str] = {}
+    for given in positive:
+        column = max((name for name in labels if given.startswith(f"{name}=")), key=len, default=None)
+        if column is None and len(labels) != 1:
+            columns = ", ".join(f"{name}=VALUE" for name in labels) or "with a --label column"
+            raise InputError(f"--positive {given} does not say which column it is a value of: write {columns}.")
+        name = labels[0] if column is None else column
+        if name in chosen:
+            raise InputError(f"--positive names two values of the column {name!r}: name one.")
+        chosen[name] = given if column is None else given.removeprefix(f"{name}=")
+    return chosen

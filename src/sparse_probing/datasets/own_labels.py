@@ -14,8 +14,9 @@ from typing import Any, Literal, Unpack
 
 import numpy as np
 
-from sparse_probing.datasets import label_columns as cells
-from sparse_probing.datasets.label_columns import is_blank, label_columns
+from sparse_probing.datasets import cells
+from sparse_probing.datasets.cells import is_blank
+from sparse_probing.datasets.label_columns import label_columns
 from sparse_probing.datasets.labelled_text import Document, LabelledText, Span
 from sparse_probing.datasets.own_rows import Data, DrawnRows, Reading, document_of, draw_rows, label_names
 from sparse_probing.datasets.readers import Row, check_column
@@ -37,6 +38,7 @@ def labelled_documents(
     numbers: Sequence[str] = (),
     text_column: str = "text",
     pair_column: str | None = None,
+    positive: Sequence[str] = (),
     **reading: Unpack[Reading],
 ) -> LabelledText:
     """Documents labelled whole by one or more columns (see `label_columns.label_column`).
@@ -48,6 +50,8 @@ def labelled_documents(
         text_column: the text.
         pair_column: which rows are minimal pairs: rows of one value stay in one split and are drawn together; near duplicates
             are then no reason to merge pairs.
+        positive: for columns of two values, which of them is the feature (see `label_columns.label_columns`); the rarer one when
+            not given.
         reading: see `Reading`.
 
     Raises:
@@ -62,7 +66,8 @@ def labelled_documents(
         return None if text is None else (text, {name: row.get(name) for name in names})
 
     drawn = draw_rows(data, parse, (text_column, *names), pair_column=pair_column, **reading)
-    columns = label_columns([(row.number, row.content[1]) for row in drawn.rows], labels, numbers, drawn.where)
+    rows = [(row.number, row.content[1]) for row in drawn.rows]
+    columns = label_columns(rows, labels, numbers, drawn.where, positive)
     documents = tuple(
         document_of(row, row.content[0], labels=columns.labels[i], numbers=columns.numbers[i])
         for i, row in enumerate(drawn.rows)

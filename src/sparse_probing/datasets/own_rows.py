@@ -8,8 +8,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Generic, TypedDict, TypeVar, cast
 
+from sparse_probing.datasets.cells import is_blank
 from sparse_probing.datasets.draw import Draw, priority
-from sparse_probing.datasets.label_columns import is_blank
 from sparse_probing.datasets.labelled_text import Document
 from sparse_probing.datasets.readers import Row, check_column, iter_rows, stem
 from sparse_probing.errors import InputError

@@ -31,8 +31,8 @@ class SamplingRules:
     """Document level: how many windows a long document may give (they share its split)."""
     skip_first: int = 10
     """Positions at the start of a sequence that are never labelled: they see too little context."""
-    max_rows: int = 4_000
-    """Token and span level: rows per feature."""
+    max_rows: int | None = 4_000
+    """Token and span level: rows per feature. Null: all."""
     sampling: Literal["clipped", "natural", "balanced", "filled"] = "clipped"
     """Share of positives. `natural`: as found. `balanced`: half. `clipped`: as found for documents; for tokens and spans
     between `positive_share` and `most_positive`. `filled`: the same, but where positives are too few for their share, negatives

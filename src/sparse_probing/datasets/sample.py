@@ -23,17 +23,18 @@ def sample_rows(
         rules: rows, share of positives.
     """
     positives, negatives = np.flatnonzero(positive), np.flatnonzero(negative)
+    most = len(positives) + len(negatives) if rules.max_rows is None else rules.max_rows
     found = len(positives) / max(1, len(positives) + len(negatives))
     share = {"natural": found, "balanced": 0.5}.get(
         rules.sampling, float(np.clip(found, rules.positive_share, rules.most_positive))
     )
-    positives = positives[: round(share * rules.max_rows)]
+    positives = positives[: round(share * most)]
     if rules.sampling != "filled" and share < 1:  # negatives may be too few for their share
         positives = positives[: round(len(negatives) * share / (1 - share))]
     if rules.sampling == "filled":
-        wanted = rules.max_rows - len(positives)
+        wanted = most - len(positives)
     elif len(positives):
-        wanted = min(round(len(positives) / share), rules.max_rows) - len(positives)
+        wanted = min(round(len(positives) / share), most) - len(positives)
     else:
         wanted = 0
     first = np.flatnonzero(negative & hard)[: wanted // 2]

@@ -7,7 +7,8 @@ from collections.abc import Sequence
 from dataclasses import replace
 from typing import Literal, NamedTuple, Unpack
 
-from sparse_probing.datasets.label_columns import is_blank, label_columns
+from sparse_probing.datasets.cells import is_blank
+from sparse_probing.datasets.label_columns import label_columns
 from sparse_probing.datasets.labelled_text import Document, LabelledText, Span
 from sparse_probing.datasets.own_rows import Data, Reading, document_of, draw_rows, label_names
 from sparse_probing.datasets.readers import Row
@@ -24,6 +25,7 @@ def filled_templates(
     numbers: Sequence[str] = (),
     target: str | None = None,
     hold_out: Literal["fillers", "templates"] = "fillers",
+    positive: Sequence[str] = (),
     **reading: Unpack[Reading],
 ) -> LabelledText:
     """Every template filled with every row. The row to probe is where the target's text stands (level `span`).
@@ -32,10 +34,11 @@ def filled_templates(
         data: a file or rows of fillers. Rows that lack one are left out.
         templates: sentences with places, `{name} lives in {city}.`, that name columns; `{{` and `}}` are braces.
         labels: label columns of the fillers. The negatives of `feature` carry the label `not feature`, those of
-            `column=category` the column's other categories.
+            `column=category` the column's other categories. All rows are used: a label belongs to the whole text.
         numbers: columns to be predicted by regression.
         target: column whose (last) place is probed; the last place of each template when not given.
         hold_out: what no two splits share: `fillers` (rows of one target text or one group), or `templates`.
+        positive: for columns of two values, which of them is the feature (see `label_columns.label_columns`).
         reading: see `Reading`.
 
     Raises:
@@ -56,7 +59,7 @@ def filled_templates(
         return None if any(is_blank(row.get(place)) for place in places) else {n: row.get(n) for n in (*places, *names)}
 
     drawn = draw_rows(data, parse, (*places, *names), lacking="fillers", **reading)
-    columns = label_columns([(row.number, row.content) for row in drawn.rows], labels, numbers, drawn.where)
+    columns = label_columns([(row.number, row.content) for row in drawn.rows], labels, numbers, drawn.where, positive)
     documents: list[Document] = []
     for i, row in enumerate(drawn.rows):
         labels_of_row = columns.labels[i].items()
@@ -76,7 +79,7 @@ def filled_templates(
         documents=tuple(documents),
         contrasts={f: rivals or (f"not {f}",) for f, rivals in columns.rivals.items()},
         near_duplicates="by_design",
-        rules={"skip_first": 0},
+        rules={"skip_first": 0, "sampling": "natural", "max_rows": None},
         notes=(*drawn.notes, *columns.notes),
     )
 

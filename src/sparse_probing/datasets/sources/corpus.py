@@ -12,8 +12,8 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from sparse_probing.datasets.cells import unbroken
 from sparse_probing.datasets.draw import Draw
-from sparse_probing.datasets.label_columns import unbroken
 from sparse_probing.datasets.labelled_text import Document, LabelledText
 from sparse_probing.datasets.readers import Row, iter_rows
 from sparse_probing.datasets.sources.source import BuildOptions

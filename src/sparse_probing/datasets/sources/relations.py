@@ -14,8 +14,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+from sparse_probing.datasets.cells import unbroken
 from sparse_probing.datasets.draw import Draw, priority
-from sparse_probing.datasets.label_columns import unbroken
 from sparse_probing.datasets.labelled_text import Document, LabelledText, Span
 from sparse_probing.datasets.readers import Row, iter_rows
 from sparse_probing.datasets.sources.corpus import ENDINGS, PAPER_FRACTIONS, PROGRESS_STEP
