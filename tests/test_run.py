@@ -146,6 +146,7 @@ def test_test_scores_can_be_recomputed_from_the_run_folder_and_the_model(finishe
 def test_another_number_of_workers_gives_the_same_bytes(finished, model_folders, reviews, tmp_path, capsys):
     main(arguments(model_folders, reviews, tmp_path / "two", "--workers", "2"))
     assert tables_of(tmp_path / "two") == tables_of(finished.folder)
+    assert (tmp_path / "two" / "report.html").read_bytes() == finished.report.read_bytes(), "no time, no place"
     out = capsys.readouterr().out
     assert "german" in out
     assert str(tmp_path / "two" / "report.html") in out.replace("\n", "")

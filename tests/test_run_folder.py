@@ -4,21 +4,33 @@ from __future__ import annotations
 
 import ast
 import json
+import os
 import shutil
+import signal
+import subprocess
+import sys
+import time
 from collections.abc import Callable
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 import polars as pl
 import pytest
+from joblib import delayed
 
 import sparse_probing as sp
 from sparse_probing.cli.main import main
 from sparse_probing.datasets.readers import iter_rows
-from sparse_probing.errors import InputError
+from sparse_probing.errors import InputError, PrerequisiteError
+from sparse_probing.experiment import _begin
 from sparse_probing.files import read_json, read_table, write_json, write_table
 from sparse_probing.report.html import write_report
 from sparse_probing.results.run_folder import FORMAT, LATER, TABLES, read_run
+from sparse_probing.sweep.plan import Task
+from sparse_probing.sweep.pool import in_pool
+from sparse_probing.sweep.run_task import TaskResult
+from sparse_probing.sweep.task_folder import read_finished
 
 SOURCE = Path(__file__).parent.parent / "src" / "sparse_probing"
 READERS_OF_TABLES = {"files.py": "read_parquet", "datasets/readers.py": "scan_parquet"}
@@ -207,3 +219,182 @@ def test_strict_json(tmp_path):
             read_json(path)
     path.write_text('"\\ud83d\\ude00 \\u00fc"')
     assert read_json(path) == "😀 ü"
+
+
+# ---- claiming, resuming ----------------------------------------------------------------------------------------------
+
+IDENTITY = {"options": 1}
+CONFIG = sp.RunConfig(data=Path("x.csv"), label=("y",))
+
+
+def test_a_folder_that_holds_nothing_but_our_own_beginnings_is_new(tmp_path):
+    """What a stop or a full disk can leave, in this version and in earlier ones."""
+
+    def beginnings(name: str, *files: str) -> Path:
+        for file in files:
+            (tmp_path / name / file).parent.mkdir(parents=True, exist_ok=True)
+            (tmp_path / name / file).write_text("cut")
+        (tmp_path / name / "tasks").mkdir(parents=True, exist_ok=True)
+        return tmp_path / name
+
+    for folder in (
+        tmp_path / "absent",
+        beginnings("a"),
+        beginnings("b", "config.toml"),
+        beginnings("c", ".config.toml.0.partial"),
+        beginnings("d", "config.toml", "tasks/.identity.json.0.partial"),
+        beginnings("e", "config.toml", "tasks/identity.json"),
+    ):
+        assert not _begin(folder, CONFIG, IDENTITY), folder
+        assert not list(folder.rglob("*.partial"))
+        assert read_json(folder / "tasks" / "identity.json") == IDENTITY
+        assert not _begin(folder, CONFIG, IDENTITY), "claimed, unfinished"
+        with pytest.raises(InputError, match="unfinished run with other options"):
+            _begin(folder, CONFIG, {"options": 2})
+
+
+def test_a_folder_with_anything_else_is_not_touched(tmp_path):
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine" / "config.toml").write_text("written by hand")
+    (tmp_path / "work" / "tasks").mkdir(parents=True)
+    (tmp_path / "work" / "tasks" / "identity.json").write_text("")
+    (tmp_path / "work" / "tasks" / "L000-c.json").write_text("{}")
+    (tmp_path / "text").write_text("")
+    for name, message in (
+        ("mine", "holds no run"),
+        ("work", "identity.json in its tasks is damaged"),
+        ("text", "is a file"),
+    ):
+        with pytest.raises(InputError, match=message):
+            _begin(tmp_path / name, CONFIG, IDENTITY)
+    assert (tmp_path / "mine" / "config.toml").read_text() == "written by hand"
+
+
+def test_leftovers_are_removed_from_a_finished_run(run_folder, tmp_path):
+    copy = tmp_path / "copy"
+    shutil.copytree(run_folder, copy)
+    for name in (".report.html.0.partial", "dataset/.rows.parquet.0.partial", "tasks/L001.json"):
+        (copy / name).parent.mkdir(exist_ok=True)
+        (copy / name).write_text("cut")
+    assert _begin(copy, CONFIG, json.loads((copy / "manifest.json").read_text())["identity"])
+    assert not list(copy.rglob("*.partial"))
+    assert not (copy / "tasks").exists()
+
+
+def test_files_are_on_the_disk_before_they_are_renamed(tmp_path, monkeypatch):
+    order: list[str] = []
+    flush, rename = os.fsync, Path.replace
+    monkeypatch.setattr(os, "fsync", lambda handle: (order.append("flushed"), flush(handle))[1])
+    monkeypatch.setattr(Path, "replace", lambda self, to: (order.append("renamed"), rename(self, to))[1])
+    write_json(tmp_path / "x.json", 1)
+    assert order[:2] == ["flushed", "renamed"]
+
+
+@pytest.mark.parametrize("text", ["", "{", "[]", "{}", '{"probes": [], "neurons": 3}', "\x00", "NaN"])
+def test_a_cut_or_odd_task_file_is_computed_again(text, tmp_path):
+    whole = TaskResult(probes=[{"k": 1}], neurons=[], null={"f": [0.5]}, largest={"f": 0.25}, resampled={})
+    write_json(tmp_path / "task.json", asdict(whole))
+    assert read_finished(tmp_path / "task.json", TaskResult) == whole
+    (tmp_path / "task.json").write_text(text)
+    assert read_finished(tmp_path / "task.json", TaskResult) is None
+    assert read_finished(tmp_path / "absent.json", TaskResult) is None
+
+
+# ---- names -----------------------------------------------------------------------------------------------------------
+
+
+def test_no_two_categories_share_a_file(tmp_path):
+    odd = [
+        "a-b",
+        "a_b",
+        "a b",
+        "a/b",
+        "A_B",
+        "../b",
+        "x" * 5_000,
+        "x" * 5_001,
+        "数" * 300,
+        "数" * 301,
+        "\ud800",
+        "",
+        ".",
+    ]
+    tasks = [Task(layer=3, category=c, features=(0,), exact=exact) for c in odd for exact in (False, True)]
+    files = {task.file.casefold() for task in tasks}
+    assert len(files) == len(tasks)
+    for name in files:
+        assert len(f"{name}-k256.json".encode()) < 200
+        (tmp_path / f"{name}.json").touch()
+
+
+def test_a_run_folder_takes_a_short_name_from_a_long_one(tmp_path):
+    for name in ("r" * 240, "数" * 80, "reviews"):
+        folder = sp.RunConfig(data=tmp_path / f"{name}.csv", label=("y",)).folder()
+        assert len(folder.name.encode()) < 200
+        write_json(tmp_path / f"{folder.name}.json", 1)
+    assert sp.RunConfig(data=tmp_path / "reviews.csv", label=("y",)).folder() == Path("runs/reviews")
+    write_json(tmp_path / ("n" * 250), 1)  # the temporary file must fit, too
+
+
+# ---- the pool --------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(("what", "message"), [("killed", "worker process was killed"), ("memory", "memory ran out")])
+def test_a_lost_worker_is_one_sentence_and_what_is_done_is_kept(what, message):
+    def job(i: int) -> int:  # within the test, so that it is sent by value and workers need not import this file
+        if i == 1 and what == "killed":
+            os.kill(os.getpid(), signal.SIGKILL)
+        if i == 1:
+            raise MemoryError
+        return i
+
+    with pytest.raises(PrerequisiteError, match=f"{message}.*the same command goes on"):
+        in_pool((delayed(job)(i) for i in range(4)), 2, lambda _: None)
+
+
+def test_memory_that_runs_out_anywhere_is_one_sentence(monkeypatch, capsys):
+    def exhausted(*_: object) -> None:
+        raise MemoryError
+
+    monkeypatch.setattr("sparse_probing.report.html.write_report", exhausted)
+    with pytest.raises(SystemExit) as stop:
+        main(["report", "anywhere"])
+    assert stop.value.code == 2
+    assert "memory ran out" in capsys.readouterr().err
+
+
+def test_workers_end_when_their_parent_is_killed(tmp_path):
+    program = (
+        "import os, time\n"
+        "from pathlib import Path\n"
+        "from joblib import delayed\n"
+        "from sparse_probing.sweep.pool import in_pool\n"
+        "def work(i):\n"
+        "    (Path(os.environ['HERE']) / str(os.getpid())).touch()\n"
+        "    time.sleep(600)\n"
+        "in_pool((delayed(work)(i) for i in range(2)), 2, print)\n"
+    )
+    parent = subprocess.Popen([sys.executable, "-c", program], env=os.environ | {"HERE": str(tmp_path)})
+    try:
+        assert _until(lambda: len(list(tmp_path.iterdir())) == 2), "the workers never began"
+    finally:
+        parent.kill()
+        parent.wait()
+    workers = [int(path.name) for path in tmp_path.iterdir()]
+    assert _until(lambda: not any(map(_alive, workers))), "workers outlive their parent"
+
+
+def _until(true: Callable[[], bool]) -> bool:
+    deadline = time.monotonic() + 60
+    while not true() and time.monotonic() < deadline:
+        time.sleep(0.05)
+    return true()
+
+
+def _alive(process: int) -> bool:
+    try:
+        return (
+            "\nState:\tZ" not in Path(f"/proc/{process}/status").read_text()
+        )  # a corpse that nobody collects is no worker
+    except OSError:
+        return False

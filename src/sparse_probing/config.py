@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import tomllib
 from math import isfinite
 from pathlib import Path
@@ -11,6 +12,7 @@ from typing import Any, Literal
 from pydantic import BaseModel, ConfigDict, ValidationError, model_validator
 
 from sparse_probing.errors import InputError
+from sparse_probing.files import file_name
 from sparse_probing.records import NEURONS, Pooling
 from sparse_probing.selection.defaults import SELECTION_RIDGE, SMALLEST_GAP
 
@@ -45,6 +47,10 @@ SourceName = Literal[
 
 FEWEST_PLACEBOS = 20
 """With 20 the smallest p is 1 in 21."""
+
+
+LONGEST_NAME = 120
+"""Bytes of a file's name that a run folder takes over as they are."""
 
 
 class DataConfig(BaseModel):
@@ -139,7 +145,8 @@ class DataConfig(BaseModel):
         if self.source is not None or self.data is None:
             return self.source or "run"
         name = self.data.name if str(self.data).startswith("hf:") else self.data.resolve().name
-        return name.removeprefix("hf:").split(".")[0].replace(":", "-") or "run"
+        name = name.removeprefix("hf:").split(".")[0].replace(":", "-") or "run"
+        return name if len(os.fsencode(name)) <= LONGEST_NAME else file_name(name)
 
 
 class RunConfig(DataConfig):

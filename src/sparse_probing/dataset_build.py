@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
@@ -13,7 +14,7 @@ from sparse_probing.datasets.dataset_folder import is_dataset_folder, read_categ
 from sparse_probing.datasets.feature_dataset import FeatureDataset
 from sparse_probing.datasets.labelled_text import LabelledText
 from sparse_probing.errors import InputError, PrerequisiteError
-from sparse_probing.files import write_json
+from sparse_probing.files import file_name, remove_partials, write_json
 from sparse_probing.inputs import RULE_OPTIONS
 from sparse_probing.report.datasheet import write_datasheet
 from sparse_probing.results.run_folder import read_sheets
@@ -35,12 +36,13 @@ def write_built(folder: Path, config: DataConfig, texts: Sequence[LabelledText],
         PrerequisiteError: the folder cannot be written.
     """
     chosen = {name: getattr(config, name) for name in RULE_OPTIONS if getattr(config, name) is not None}
-    places = [folder if len(texts) == 1 else folder / text.category.replace(" ", "-") for text in texts]
+    places = [folder if len(texts) == 1 else folder / _folder_name(text.category) for text in texts]
     for place, text in zip(places, texts, strict=True):
         check_free(place, text.category)
     try:
         for place, text in zip(places, texts, strict=True):
             place.mkdir(parents=True, exist_ok=True)
+            remove_partials(place)
             write_dataset_folder(place, replace(text, rules={**text.rules, **chosen}))
             write_datasheet(place, [datasheet(text, dataset) | {"tokenizer": config.model}])
             write_json(place / "audit.json", {text.category: asdict(dataset.audits[text.category])})
@@ -49,6 +51,11 @@ def write_built(folder: Path, config: DataConfig, texts: Sequence[LabelledText],
             f"dataset folder {str(folder)!r} cannot be written ({error.strerror}): choose another --out."
         ) from None
     return places
+
+
+def _folder_name(category: str) -> str:
+    name = category.replace(" ", "-")
+    return name if re.fullmatch(r"\w[\w.-]{,60}", name) else file_name(name)
 
 
 def check_free(place: Path, category: str | None = None) -> None:

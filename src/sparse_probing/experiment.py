@@ -22,7 +22,7 @@ from sparse_probing.config import RunConfig, to_toml
 from sparse_probing.datasets.feature_dataset import FeatureDataset
 from sparse_probing.datasets.labelled_text import LabelledText
 from sparse_probing.errors import InputError, PrerequisiteError
-from sparse_probing.files import write_json, write_table, write_text
+from sparse_probing.files import is_partial, read_json, remove_partials, write_json, write_table, write_text
 from sparse_probing.inputs import build_dataset, labelled_text_of
 from sparse_probing.progress import Reporter, Silent
 from sparse_probing.records import Site
@@ -30,16 +30,18 @@ from sparse_probing.report.html import write_report
 from sparse_probing.results import tables as schema
 from sparse_probing.results.dataset_tables import write_dataset
 from sparse_probing.results.manifest import git_state, versions
-from sparse_probing.results.run_folder import FORMAT, read_run
+from sparse_probing.results.run_folder import EVIDENCE_FOLDER, FORMAT, finished_identity, read_run
 from sparse_probing.selection.schedule import checked_ks
 from sparse_probing.sweep.evaluate import RunTables, evaluate
 from sparse_probing.sweep.evaluate_numbers import NumberTables, evaluate_numbers
-from sparse_probing.sweep.local_runner import run_tasks
+from sparse_probing.sweep.local_runner import CERTIFICATES, run_tasks
 from sparse_probing.sweep.number_probes import NumberTask
 from sparse_probing.sweep.numbers import plan_numbers, run_numbers
 from sparse_probing.sweep.plan import ExactPlan, Method, Plan, plan_tasks
 
 UNTRAINED_SEED = 0
+PLACES = ("tasks", "dataset", CERTIFICATES, EVIDENCE_FOLDER)
+"""Folders in a run folder."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -182,33 +184,70 @@ def _begin(folder: Path, config: RunConfig, identity: dict[str, Any]) -> bool:
 
     Raises:
         InputError: the folder holds something else.
+        PrerequisiteError: it cannot be written.
     """
-    record = folder / "tasks" / "identity.json"
-    if (folder / "manifest.json").exists():
-        if json.loads((folder / "manifest.json").read_text(encoding="utf-8"))["identity"] == identity:
-            return True
+    if folder.exists() and not folder.is_dir():
+        raise InputError(f"{str(folder)!r} is a file, a run needs a folder: choose another --out.")
+    finished = finished_identity(folder, f"run {str(folder)!r}")
+    if finished not in (None, identity):
         raise InputError(
             f"{str(folder)!r} holds the results of another run: choose another --out, or delete that folder."
         )
-    if record.exists():
-        if json.loads(record.read_text(encoding="utf-8")) != identity:
-            raise InputError(
-                f"{str(folder)!r} holds an unfinished run with other options or data: choose another --out, or delete that folder."
-            )
-        return False
-    if folder.is_file():
-        raise InputError(f"{str(folder)!r} is a file, a run needs a folder: choose another --out.")
-    if folder.exists() and any(folder.iterdir()):
-        raise InputError(f"{str(folder)!r} is not empty and holds no run: choose another --out.")
+    record = folder / "tasks" / "identity.json"
+    if finished is None and not _only_beginnings(folder):
+        _check_same(folder, record, identity)
     try:
+        for place in (folder, *(folder / name for name in PLACES)):
+            remove_partials(place)
+        if finished is not None:
+            shutil.rmtree(folder / "tasks", ignore_errors=True)  # where the run was stopped after its last file
+            return True
         record.parent.mkdir(parents=True, exist_ok=True)
+        write_json(record, identity)  # first: with it the folder is ours, whatever stops us
         write_text(folder / "config.toml", to_toml(config.identity()))
-        write_json(record, identity)
     except OSError as error:
         raise PrerequisiteError(
             f"run folder {str(folder)!r} cannot be written ({error.strerror}): choose another --out."
         ) from None
     return False
+
+
+def _only_beginnings(folder: Path) -> bool:
+    """Whether a folder is absent, empty, or holds nothing but what a run leaves that is stopped before it says which one it is."""
+    if not folder.is_dir():
+        return True
+    tasks = folder / "tasks"
+    ours = {"tasks", "config.toml"} if tasks.is_dir() else set()
+    within = [path for path in tasks.iterdir() if not is_partial(path)] if ours else []
+    if any(path.name != "identity.json" for path in within):
+        return False
+    if within and _known_identity(within[0]) is not None:
+        return False
+    return all(path.name in ours or is_partial(path) for path in folder.iterdir())
+
+
+def _known_identity(record: Path) -> dict[str, Any] | None:
+    try:
+        known = read_json(record)
+    except (OSError, ValueError):
+        return None
+    return known if isinstance(known, dict) else None
+
+
+def _check_same(folder: Path, record: Path, identity: dict[str, Any]) -> None:
+    known = _known_identity(record)
+    if known == identity:
+        return
+    if known is not None:
+        raise InputError(
+            f"{str(folder)!r} holds an unfinished run with other options or data: choose another --out, or delete that folder."
+        )
+    if record.exists():
+        raise InputError(
+            f"{str(folder)!r} holds an unfinished run, but {record.name} in its tasks is damaged and no longer says which one: "
+            "choose another --out, or delete that folder."
+        )
+    raise InputError(f"{str(folder)!r} is not empty and holds no run: choose another --out.")
 
 
 def _activations(

@@ -6,8 +6,10 @@ Paths mean what they say: polars would expand `[`, `*` and `?` in a path and rea
 from __future__ import annotations
 
 import contextlib
+import hashlib
 import json
 import os
+import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NoReturn
@@ -19,12 +21,30 @@ PARTIAL = ".partial"
 """Ending of files that are being written; one that is left over belongs to a killed process."""
 
 
+LONGEST_STEM = 80
+"""Bytes of a file name that are left of a long text; file systems take 255 in all."""
+
+
+def file_name(text: str) -> str:
+    """A file name for any text: the beginning of its letters and digits, and a hash, so that no two texts share it; ASCII case and
+    the length of names do not matter.
+    """
+    digest = hashlib.blake2b(text.encode("utf-8", "surrogatepass"), digest_size=5).hexdigest()
+    words = re.sub(r"[^\w-]", "_", text)
+    return f"{_cut(words, LONGEST_STEM)}-{digest}"
+
+
+def _cut(name: str, size: int) -> str:
+    return name.encode("utf-8", "replace")[:size].decode("utf-8", "ignore")
+
+
 def write_atomically(path: Path, write: Callable[[Path], object]) -> None:
     """Let `write` fill a temporary file beside `path`, flush it to disk, then rename it to `path`.
 
     After a power cut the path holds the old content or the new one, never an empty file.
     """
-    partial = path.with_name(f".{path.name}.{uuid4().hex}{PARTIAL}")  # unique on a shared file system, too
+    stem = _cut(path.name, LONGEST_STEM)
+    partial = path.with_name(f".{stem}.{uuid4().hex}{PARTIAL}")  # unique on a shared file system, too
     try:
         write(partial)
         _flush(partial)

@@ -4,15 +4,14 @@ from __future__ import annotations
 
 import json
 import os
-import warnings
-from collections.abc import Callable, Generator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
 import polars as pl
 from jaxtyping import Int
-from joblib import Parallel, delayed, parallel_config
+from joblib import delayed
 from threadpoolctl import threadpool_limits
 
 from sparse_probing.analyses.planted import STAND_IN, Planted, Wiring, activate, wire
@@ -25,6 +24,7 @@ from sparse_probing.records import task_rng
 from sparse_probing.selection.methods import SELECTORS, select
 from sparse_probing.selection.problem import Problem, standardise
 from sparse_probing.selection.schedule import DEFAULT_KS
+from sparse_probing.sweep.pool import in_pool
 
 HELD_OUT = 2_000
 """Fresh rows on which the refitted probe is scored; as many as it was fitted on, where those are more."""
@@ -93,12 +93,19 @@ def recall_curve(
             if path.exists():
                 found[cell] = _read_cell(path, methods)
                 progress(1)
-    missing = [cell for cell in cells if cell not in found]
-    for cell, result in _computed(missing, options, methods, workers):
+
+    def finish(pair: tuple[Cell, Found]) -> None:
+        cell, result = pair
         found[cell] = result
         if folder:
             write_json(folder / f"{cell.name}.json", result)
         progress(1)
+
+    # the largest ones first, so that no worker is left with one at the end
+    missing = sorted((cell for cell in cells if cell not in found), key=lambda cell: -cell.rows)
+    if missing:
+        jobs = (delayed(run_cell)(cell, options, methods) for cell in missing)
+        in_pool(jobs, min(workers or os.cpu_count() or 1, len(missing)), finish)
     return _summary(found, sizes, methods, repeats)
 
 
@@ -131,26 +138,6 @@ def _read_cell(path: Path, methods: Sequence[str]) -> Found:
         raise InputError(
             f"{str(path)!r} is damaged: delete that file, and the same command computes it again."
         ) from None
-
-
-def _computed(
-    cells: Sequence[Cell], options: Planted, methods: Sequence[str], workers: int | None
-) -> Generator[tuple[Cell, Found], None, None]:
-    """Cells as they are finished, the largest ones first so that no worker is left with one at the end."""
-    if not cells:
-        return
-    jobs = (delayed(run_cell)(cell, options, methods) for cell in sorted(cells, key=lambda cell: -cell.rows))
-    count = min(workers or os.cpu_count() or 1, len(cells))
-    with parallel_config(backend="loky", inner_max_num_threads=1):
-        pool = Parallel(n_jobs=count, return_as="generator_unordered", pre_dispatch="n_jobs")
-        finished: Generator[tuple[Cell, Found], None, None] = pool(jobs)  # pyright: ignore[reportAssignmentType]
-        try:
-            yield from finished
-        except BaseException:
-            with warnings.catch_warnings():  # joblib warns that it cancels what is no longer wanted
-                warnings.simplefilter("ignore")
-                finished.close()
-            raise
 
 
 def run_cell(cell: Cell, options: Planted, methods: Sequence[str]) -> tuple[Cell, Found]:

@@ -10,7 +10,7 @@ from typing import Any
 
 from sparse_probing.analyses.planted import Planted
 from sparse_probing.errors import InputError, PrerequisiteError
-from sparse_probing.files import write_json
+from sparse_probing.files import remove_partials, write_json
 from sparse_probing.results.manifest import versions
 
 PROGRAM = "sprobe simulate"
@@ -45,6 +45,8 @@ def claim(folder: Path, options: Planted, rows: Sequence[int], methods: Sequence
             )
     try:
         folder.mkdir(parents=True, exist_ok=True)
+        for place in (folder, folder / "cells"):
+            remove_partials(place)
         write_json(record, identity | {"rows": sorted(set(rows)), "repeats": repeats})
     except OSError as error:
         raise PrerequisiteError(

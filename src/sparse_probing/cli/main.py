@@ -63,6 +63,11 @@ def main(arguments: list[str] | None = None) -> None:
     except (SparseProbingError, cyclopts.CycloptsError) as error:
         print_error(str(_said(error)))
         sys.exit(2)
+    except MemoryError:
+        print_error(
+            "memory ran out: free some, or use fewer --workers. What is done is kept: the same command goes on from here."
+        )
+        sys.exit(2)
     except OSError as error:
         if error.errno not in OUR_FAULT_NOT:
             raise

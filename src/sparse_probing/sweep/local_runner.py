@@ -2,17 +2,14 @@
 
 from __future__ import annotations
 
-import json
 import os
-import warnings
-from collections.abc import Callable, Generator, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from jaxtyping import Int
-from joblib import Parallel, delayed, parallel_config
+from joblib import delayed
 from threadpoolctl import threadpool_limits
 
 from sparse_probing.activations.store import Activations
@@ -21,7 +18,9 @@ from sparse_probing.files import write_json
 from sparse_probing.records import POOLINGS, SPLITS, Pooling, Split
 from sparse_probing.selection.certificate import write_certificate
 from sparse_probing.sweep.plan import Plan, Task
+from sparse_probing.sweep.pool import in_pool
 from sparse_probing.sweep.run_task import TaskData, TaskResult, run_task
+from sparse_probing.sweep.task_folder import read_finished
 
 CERTIFICATES = "certificates"
 """Folder of a run."""
@@ -49,14 +48,17 @@ def run_tasks(
         plan: sizes, methods, permutations, seed.
         workers: processes; as many as there are cores when null. Results do not depend on it.
         progress: called with the number of features done since the last call.
+
+    Raises:
+        PrerequisiteError: memory ran out, or a worker was killed; finished tasks are kept.
     """
     folder.mkdir(parents=True, exist_ok=True)
     results: dict[Task, TaskResult] = {}
     open_tasks: list[Task] = []
     for task in tasks:
-        path = folder / f"{task.name}.json"
-        if path.exists():
-            results[task] = TaskResult(**json.loads(path.read_text(encoding="utf-8")))
+        result = read_finished(folder / f"{task.file}.json", TaskResult)
+        if result is not None:
+            results[task] = result
             progress(len(task.features))
         else:
             open_tasks.append(task)
@@ -73,26 +75,11 @@ def run_tasks(
     def finish(pair: tuple[Task, TaskResult]) -> None:
         task, result = pair
         results[task] = result
-        write_json(folder / f"{task.name}.json", asdict(result))
+        write_json(folder / f"{task.file}.json", asdict(result))
         progress(len(task.features))
 
     in_pool(jobs, min(workers or os.cpu_count() or 1, len(open_tasks)), finish)
     return results
-
-
-def in_pool(jobs: Iterable[Any], count: int, finish: Callable[[Any], None]) -> None:
-    """Run joblib's delayed jobs in `count` processes, one BLAS thread each; `finish` is given each result as it comes."""
-    with parallel_config(backend="loky", inner_max_num_threads=1):
-        pool = Parallel(n_jobs=count, return_as="generator_unordered", pre_dispatch="n_jobs")
-        finished: Generator[Any, None, None] = pool(jobs)  # pyright: ignore[reportAssignmentType]
-        try:
-            for result in finished:
-                finish(result)
-        except BaseException:
-            with warnings.catch_warnings():  # joblib warns that it cancels what is no longer wanted
-                warnings.simplefilter("ignore")
-                finished.close()
-            raise
 
 
 def _run(task: Task, data: TaskData, plan: Plan, certificates: Path) -> tuple[Task, TaskResult]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 from collections.abc import Callable, Sequence
 from dataclasses import asdict
@@ -18,9 +17,10 @@ from sparse_probing.datasets.feature_dataset import FeatureDataset
 from sparse_probing.errors import InputError
 from sparse_probing.files import write_json
 from sparse_probing.records import SPLITS, Split
-from sparse_probing.sweep.local_runner import in_pool
 from sparse_probing.sweep.number_probes import NumberData, NumberResult, NumberTask, run_number
 from sparse_probing.sweep.plan import Plan
+from sparse_probing.sweep.pool import in_pool
+from sparse_probing.sweep.task_folder import read_finished
 
 
 def plan_numbers(dataset: FeatureDataset, layers: Sequence[int], *, random_model: bool) -> list[NumberTask]:
@@ -72,8 +72,9 @@ def run_numbers(
 
     folder.mkdir(parents=True, exist_ok=True)
     for task in tasks:
-        if (path := folder / f"{task.name}.json").exists():
-            results[task] = NumberResult(**json.loads(path.read_text(encoding="utf-8")))
+        result = read_finished(folder / f"{task.name}.json", NumberResult)
+        if result is not None:
+            results[task] = result
             progress(1)
     remaining = [task for task in tasks if task not in results]
     if remaining:

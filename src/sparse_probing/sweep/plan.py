@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 
+from sparse_probing.files import file_name
 from sparse_probing.selection.defaults import SELECTION_RIDGE
 
 
@@ -100,10 +101,18 @@ class Task:
 
     @property
     def name(self) -> str:
-        """Key of the task's random generator and stem of its file."""
+        """Key of the task's random generator. Categories that differ in punctuation only share it: no file may be named so."""
+        return self._named("".join(c if c.isalnum() else "_" for c in self.category))
+
+    @property
+    def file(self) -> str:
+        """Stem of its file: its own, and short, whatever the category is called."""
+        return self._named(file_name(self.category))
+
+    def _named(self, category: str) -> str:
         kind = "random-" if self.random_model else "exact-" if self.exact else ""
         feature = f"-feature{self.features[0]:03d}" if self.exact else ""
-        return f"{kind}L{self.layer:03d}-{''.join(c if c.isalnum() else '_' for c in self.category)}{feature}"
+        return f"{kind}L{self.layer:03d}-{category}{feature}"
 
 
 def plan_tasks(

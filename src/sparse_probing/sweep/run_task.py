@@ -187,7 +187,7 @@ def _exact(task: Task, data: TaskData, plan: Plan, keep: Keep) -> TaskResult:
 
 
 def _file(task: Task, k: int) -> str:
-    return f"{task.name.removeprefix('exact-')}-k{k}.npz"
+    return f"{task.file.removeprefix('exact-')}-k{k}.npz"
 
 
 def _rank(data: TaskData, labels: Bool[np.ndarray, "row feature"]) -> _Ranked:

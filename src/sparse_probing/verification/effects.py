@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -22,9 +21,19 @@ from sparse_probing.files import write_json
 from sparse_probing.progress import Reporter
 from sparse_probing.reopen import OpenRun
 from sparse_probing.results.verdict import FEW
+from sparse_probing.sweep.task_folder import read_finished
 
 MASKS = ("[MASK]", "<mask>")
 """How the mask token is written, by the tokenizers of masked language models."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class EffectsTask:
+    """What is kept of one feature: rows of two tables, and what could not be measured."""
+
+    remark: str | None
+    ablations: list[dict[str, Any]]
+    effect_matrix: list[dict[str, Any]]
 
 
 def scoring_of(run: OpenRun) -> tuple[Scoring | None, str | None]:
@@ -57,10 +66,11 @@ def run_effects(
     config: VerifyConfig,
     tasks: Path,
     reporter: Reporter,
-) -> dict[int, dict[str, Any]]:
+) -> dict[int, EffectsTask]:
     """Interventions on every feature's neurons; one JSON file per finished feature."""
     sizes = sorted({size for size in config.sizes if size > 0})
-    dataset, found = run.dataset, {}
+    dataset = run.dataset
+    found: dict[int, EffectsTask] = {}
     parts = {category: parts_of(dataset, category) for category in dict.fromkeys(dataset.categories)}
     wide = {
         category: category_texts(dataset, category, per_part=config.texts, scoring=scoring, seed=config.seed)
@@ -76,13 +86,15 @@ def run_effects(
         for plan in plans:
             category, name = dataset.categories[plan.feature], dataset.features[plan.feature]
             path = tasks / f"{plan.feature:04d}.json"
-            if path.exists():
-                found[plan.feature] = json.loads(path.read_text(encoding="utf-8"))
+            known = read_finished(path, EffectsTask)
+            if known is not None:
+                found[plan.feature] = known
                 done(plan.passes + beside.get(category, 0))
                 continue
-            task: dict[str, Any] = {"remark": plan.remark, "ablations": [], "effect_matrix": []}
+            ablations: list[dict[str, Any]] = []
+            matrix: list[dict[str, Any]] = []
             if plan.evidence is not None:
-                task["ablations"] = feature_effects(
+                ablations = feature_effects(
                     run.model,
                     dataset,
                     plan.evidence,
@@ -97,10 +109,9 @@ def run_effects(
                     progress=done,
                 )
             if sizes:
-                task["effect_matrix"] = _matrix(
-                    run, category, name, sizes, wide[category], config.seed, budget, trusted, done
-                )
-            write_json(path, task)
+                matrix = _matrix(run, category, name, sizes, wide[category], config.seed, budget, trusted, done)
+            task = EffectsTask(remark=plan.remark, ablations=ablations, effect_matrix=matrix)
+            write_json(path, asdict(task))
             found[plan.feature] = task
     return found
 

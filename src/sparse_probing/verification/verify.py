@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
 import shutil
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +21,7 @@ from sparse_probing.config import VerifyConfig
 from sparse_probing.datasets.labelled_text import LabelledText
 from sparse_probing.datasets.text_folder import read_texts
 from sparse_probing.errors import InputError, PrerequisiteError
-from sparse_probing.files import write_json, write_table
+from sparse_probing.files import remove_partials, write_json, write_table
 from sparse_probing.progress import Reporter, Silent
 from sparse_probing.reopen import OpenRun, open_run
 from sparse_probing.report.html import write_report
@@ -36,6 +37,7 @@ from sparse_probing.results.run_folder import (
     read_run,
 )
 from sparse_probing.results.verdict import Ablation, SecondLook, second_verdict
+from sparse_probing.sweep.task_folder import read_finished
 from sparse_probing.verification.effects import run_effects, scoring_of
 from sparse_probing.verification.parts import Rows, profile_rows, structure_rows, weight_rows
 
@@ -91,6 +93,7 @@ def verify(
     place = folder / EVIDENCE_FOLDER
     known = finished_identity(place, f"the evidence in {str(place)!r}")
     if known == identity:
+        _tidy(place)
         return _result(folder)
     if known is not None and not config.replace:
         raise InputError(
@@ -109,8 +112,8 @@ def verify(
         reporter.note(f"no loss can be measured: {remark}; the evidence rests on probes, weights and examples.")
     found = {} if scoring is None else run_effects(run, features, treatment, scoring, config, tasks, reporter)
     rows: Rows = {
-        "ablations": [row for task in found.values() for row in task["ablations"]],
-        "effect_matrix": [row for task in found.values() for row in task["effect_matrix"]],
+        "ablations": [row for task in found.values() for row in task.ablations],
+        "effect_matrix": [row for task in found.values() for row in task.effect_matrix],
     }
     parts: dict[str, Callable[[], Rows]] = {
         "profile": lambda: profile_rows(run, features, text, config.seed),
@@ -119,7 +122,7 @@ def verify(
     }
     for name, make in parts.items():
         rows |= _once(tasks / f"{name}.json", make)
-    remarks = {f: task["remark"] for f, task in found.items()} if scoring else dict.fromkeys(features, remark)
+    remarks = {f: task.remark for f, task in found.items()} if scoring else dict.fromkeys(features, remark)
     rows["evidence"] = _verdicts(run, features, rows, remarks)
     (place / "manifest.json").unlink(missing_ok=True)  # from here on the tables are no longer those that it speaks of
     for name, columns in EVIDENCE.items():
@@ -133,17 +136,33 @@ def verify(
         "wall_time_s": round(time.monotonic() - started, 1),
     }
     write_json(place / "manifest.json", about)
-    shutil.rmtree(place / "tasks", ignore_errors=True)
+    _tidy(place)
     return _result(folder)
+
+
+def _tidy(place: Path) -> None:
+    """Remove what only unfinished work needs."""
+    with contextlib.suppress(OSError):  # evidence that may only be read is fine, too
+        shutil.rmtree(place / "tasks", ignore_errors=True)
+        for folder in (place, place.parent):
+            remove_partials(folder)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Part:
+    """What is kept of one kind of evidence."""
+
+    rows: Rows
+    """Table -> rows."""
 
 
 def _once(path: Path, make: Callable[[], Rows]) -> Rows:
     """Rows that were made before a stop, or made now."""
-    if path.exists():
-        return json.loads(path.read_text(encoding="utf-8"))
-    rows = make()
-    write_json(path, rows)
-    return rows
+    part = read_finished(path, _Part)
+    if part is None:
+        part = _Part(rows=make())
+        write_json(path, asdict(part))
+    return part.rows
 
 
 def _result(folder: Path) -> VerifyResult:
@@ -178,6 +197,8 @@ def _tasks(place: Path, identity: dict[str, Any]) -> Path:
             if other != tasks:
                 shutil.rmtree(other)
         tasks.mkdir(parents=True, exist_ok=True)
+        for folder in (tasks, place, place.parent):
+            remove_partials(folder)
     except OSError as error:
         raise PrerequisiteError(
             f"{str(place)!r} cannot be written ({error.strerror}): copy the run to a folder of yours."
