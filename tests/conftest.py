@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import os
 from collections.abc import Callable, Iterator
+from contextlib import nullcontext
 from pathlib import Path
 
 import pytest
@@ -45,6 +46,25 @@ def rivals(**scores: float | tuple[float, float]) -> Rivals:
             Rival(name=n, score=score, lead=low + 0.02, low=low, high=low + 0.04) for n, (score, low) in given.items()
         )
     )
+
+
+class Counted:
+    """A reporter that knows what every stage promised and what it did."""
+
+    def __init__(self) -> None:
+        self.stages: list[tuple[str, int | None, list[int]]] = []
+
+    def stage(self, name: str, total: int | None, unit: str):
+        counts: list[int] = []
+        self.stages.append((name, total, counts))
+        return nullcontext(counts.append)
+
+    def note(self, text: str) -> None:
+        """Nothing."""
+
+    def unfinished(self) -> list[tuple[str, int, int]]:
+        """Stages that did not do what they promised: name, promised, done."""
+        return [(name, total, sum(counts)) for name, total, counts in self.stages if total not in (None, sum(counts))]
 
 
 @pytest.fixture(scope="session", autouse=True)

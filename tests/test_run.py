@@ -18,6 +18,8 @@ from sparse_probing.cli.main import main
 from sparse_probing.errors import InputError
 from sparse_probing.sweep.plan import SELECTED
 
+from .conftest import Counted
+
 TABLES = (
     "findings",
     "probes",
@@ -45,7 +47,10 @@ def finished(model_folders, reviews, tmp_path_factory) -> sp.RunResult:
         workers=1,
         **QUICK,
     )
-    return sp.run(config)
+    result = sp.run(config, reporter=(counted := Counted()))
+    assert counted.unfinished() == []
+    assert {"read data", "activations", "probes", "test scores", "examples"} <= {name for name, _, _ in counted.stages}
+    return result
 
 
 def arguments(model_folders, reviews: Path, out: Path, *more: str) -> list[str]:

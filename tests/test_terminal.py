@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import re
+import time
 from pathlib import Path
 
 import polars as pl
@@ -13,6 +14,7 @@ from rich.table import Table
 from rich.text import Text
 
 from sparse_probing.cli import main as application
+from sparse_probing.cli.log_lines import LogLines, duration
 from sparse_probing.cli.progress import Bars, print_findings
 from sparse_probing.cli.terminal import Terminal
 from sparse_probing.cli.verify import print_evidence
@@ -82,6 +84,48 @@ def test_findings_evidence_notes_and_errors(capsys, tmp_path):
     assert not ACTS.search(said.err)
     assert said.out.count("␛[2J") >= 5
     assert said.err.count("␛[2J") == 2  # the third stands in quotation marks, as \x1b
+
+
+def test_a_stage_that_reports_nothing_is_not_silent_in_a_file():
+    terminal, out = console()
+    with LogLines("probes", 40, "feature x layer", terminal, interval=0.001) as lines:
+        waits_for("0 of 40 feature x layer (0 %),", out)
+        lines.step(10)
+        waits_for("10 of 40 feature x layer (25 %),", out)
+        waits_for(" feature x layer/s, ", out)
+        waits_for(" left, ", out)
+        lines.step(30)
+    said = out.getvalue().splitlines()
+    assert re.fullmatch(r"\d\d:\d\d:\d\d probes: begins, 40 feature x layer", said[0])
+    assert re.search(r"probes: done, 40 feature x layer in \d+ s.*, \d+\.\d\d GB of memory at most$", said[-1])
+
+
+def waits_for(text: str, out: io.StringIO) -> None:
+    deadline = time.monotonic() + 60
+    while text not in out.getvalue():
+        assert time.monotonic() < deadline, out.getvalue()[-500:]
+        time.sleep(0.002)
+
+
+def test_bars_print_lines_where_there_is_no_terminal(capsys):
+    with Bars().stage("read", None, "row") as step:
+        step(7)
+    with pytest.raises(KeyError), Bars().stage("work", 3, "text") as step:
+        raise KeyError
+    said = [line[9:] for line in capsys.readouterr().err.splitlines()]
+    assert said[0] == "read: begins"
+    assert said[1].startswith("read: done, 7 row in 0 s, ")
+    assert said[3].startswith("work: stopped, 0 text in 0 s, ")
+    assert [duration(s) for s in (8.2, 700.0, 12_000.0)] == ["8 s", "12 min", "3 h 20 min"]
+
+
+def test_every_bar_in_a_terminal_ends_full(monkeypatch):
+    bars, out = Bars(), io.StringIO()
+    bars.console = Terminal(file=out, force_terminal=True, width=120, color_system=None, _environ={"TERM": "xterm"})
+    for total, steps in ((0, 0), (None, 5), (4, 4)):
+        with bars.stage("s", total, "text") as step:
+            step(steps)
+    assert re.sub(r"\x1b\[\S*?[A-Za-z]", "", out.getvalue()).count("100%") >= 3
 
 
 def test_no_command_has_a_console_of_its_own():

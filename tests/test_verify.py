@@ -26,7 +26,7 @@ from sparse_probing.results.verdict import CAUSAL, COMBINATION, NO_EFFECT, STAND
 from sparse_probing.verification import effects as tasks_module
 from sparse_probing.verification.verify import verify
 
-from .conftest import SENTENCES
+from .conftest import SENTENCES, Counted
 
 QUICK = {
     "skip_first": 3,
@@ -56,7 +56,9 @@ def run_folder(model_folders, reviews, tmp_path_factory) -> Path:
 def verified(run_folder, tmp_path_factory) -> Path:
     folder = tmp_path_factory.mktemp("verified") / "run"
     shutil.copytree(run_folder, folder)
-    verify(folder, OPTIONS)
+    verify(folder, OPTIONS, reporter=(counted := Counted()))
+    assert counted.unfinished() == []
+    assert {"interventions", "profiles", "redundancy"} <= {name for name, _, _ in counted.stages}
     return folder
 
 
@@ -131,7 +133,8 @@ def test_same_seed_same_bytes_also_after_a_stop(run_folder, verified, tmp_path, 
     monkeypatch.undo()
     calls = []
     monkeypatch.setattr(tasks_module, "set_effects", lambda *a, **k: calls.append(1) or whole(*a, **k))
-    verify(folder, OPTIONS)
+    verify(folder, OPTIONS, reporter=(counted := Counted()))
+    assert counted.unfinished() == [], "what is read from a stopped look counts, too"
     assert not calls, "the finished interventions are not made again"
     assert bytes_of(folder) == bytes_of(verified)
 

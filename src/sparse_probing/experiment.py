@@ -100,9 +100,13 @@ def run(
     plan = _plan(config, ks, exact)
     tables = _probes(config, plan, dataset, stores, layers, folder, reporter)
     numbers = _numbers(config, plan, number_tasks, dataset, stores, folder, reporter)
-    write_dataset(folder / "dataset", dataset)
-    sheets = [datasheet(text, dataset, text_only=False) | {"tokenizer": config.model} for text in texts]
-    write_json(folder / "dataset" / "datasheet.json", sheets)
+    with reporter.stage("datasheets", len(texts), "category") as done:
+        write_dataset(folder / "dataset", dataset)
+        sheets = []
+        for text in texts:
+            sheets.append(datasheet(text, dataset, text_only=False) | {"tokenizer": config.model})
+            done(1)
+        write_json(folder / "dataset" / "datasheet.json", sheets)
     _write_tables(folder, tables, numbers)
     _write_examples(folder, tables, model, dataset, sites, stores[False], reporter)
     manifest = {
@@ -260,13 +264,15 @@ def _activations(
 
     stores = {False: activations("activations", model)}
     if config.random_model:
-        twin = load_model(
-            config.model,
-            device=config.device,
-            dtype=config.dtype,
-            random_weights_seed=UNTRAINED_SEED,
-            trust_remote_code=config.trust_remote_code,
-        )
+        with reporter.stage("make twin", 1, "model") as done:
+            twin = load_model(
+                config.model,
+                device=config.device,
+                dtype=config.dtype,
+                random_weights_seed=UNTRAINED_SEED,
+                trust_remote_code=config.trust_remote_code,
+            )
+            done(1)
         stores[True] = activations("untrained twin", twin)
     return stores
 
@@ -353,8 +359,11 @@ def _write_examples(
         )
         for i, row in enumerate(tables.findings)
     ]
-    histograms = activation_histograms(dataset, store, neurons)
-    chosen = choose_examples(dataset, store, neurons)
+    with reporter.stage("choose examples", 2 * len(neurons), "step") as done:
+        histograms = activation_histograms(dataset, store, neurons)
+        done(len(neurons))
+        chosen = choose_examples(dataset, store, neurons)
+        done(len(neurons))
     with reporter.stage("examples", len({dataset.row_sequence[c.row] for c in chosen}), "text") as done:
         examples = show_examples(model, dataset, sites, chosen, done)
     write_table(folder / "histograms.parquet", schema.table(histograms, schema.HISTOGRAMS))

@@ -53,17 +53,25 @@ def labelled_text_of(config: DataConfig, reporter: Reporter | None = None) -> li
         _refuse_others(config, "--source", ())
         return [_from_source(config, config.source, config.data, reporter or Silent())]
     _check_there(config.data)
-    if config.data.is_dir() and is_dataset_folder(config.data):
+    with (reporter or Silent()).stage("read data", None, "category") as done:
+        texts = _from_file(config, config.data)
+        done(len(texts))
+    return texts
+
+
+def _from_file(config: DataConfig, data: Path) -> list[LabelledText]:
+    """Labelled text of a file, a dataset folder or a Hugging Face data set."""
+    if data.is_dir() and is_dataset_folder(data):
         _refuse_others(config, "a dataset folder", ())
-        return [_drawn(read_dataset_folder(config.data), config)]
-    if config.data.name.endswith(CONLLU_ENDINGS):
+        return [_drawn(read_dataset_folder(data), config)]
+    if data.name.endswith(CONLLU_ENDINGS):
         _refuse_others(config, "a .conllu file", ("label", "rows"))
         if not config.label:
             raise InputError(
-                f"no label named for {str(config.data)!r}: give --label upos, xpos, deprel or feats.Tense (any attribute)."
+                f"no label named for {str(data)!r}: give --label upos, xpos, deprel or feats.Tense (any attribute)."
             )
-        return [_drawn(read_conllu(config.data, labels=config.label, level=LEVELS[config.rows]), config)]
-    return [_own_labels(config, config.data)]
+        return [_drawn(read_conllu(data, labels=config.label, level=LEVELS[config.rows]), config)]
+    return [_own_labels(config, data)]
 
 
 def _check_there(place: Path) -> None:

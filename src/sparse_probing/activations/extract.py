@@ -133,11 +133,13 @@ def extract(
     with _Writer(cache, keep=plan.bytes_needed < KEPT_IN_MEMORY) as writer:
         for shard in range(len(store.row_bounds) - 1):
             missing = [array for array in arrays if _must_be_computed(array, shard, notify)]
+            first, last = store.sequence_bounds[shard], store.sequence_bounds[shard + 1]
+            rest = int(dataset.sequence_starts[last] - dataset.sequence_starts[first])
             if missing:
                 rows = np.arange(store.row_bounds[shard], store.row_bounds[shard + 1])
-                _compute(_Shard(shard, missing, len(rows), writer, notify), model, dataset, rows, budget)
-            first, last = store.sequence_bounds[shard], store.sequence_bounds[shard + 1]
-            progress(int(dataset.sequence_starts[last] - dataset.sequence_starts[first]))
+                into = _Shard(shard, missing, len(rows), writer, notify)
+                rest -= _compute(into, model, dataset, rows, budget, progress)
+            progress(rest)  # stored already, or without a row
     by_name: dict[str, dict[int, LayerArray]] = defaultdict(dict)
     for array in arrays:
         by_name[array.site.name][array.site.layer] = array
@@ -222,8 +224,14 @@ class _Shard:
 
 
 def _compute(
-    shard: _Shard, model: LoadedModel, dataset: FeatureDataset, rows: Int[np.ndarray, " row"], budget: TokenBudget
-) -> None:
+    shard: _Shard,
+    model: LoadedModel,
+    dataset: FeatureDataset,
+    rows: Int[np.ndarray, " row"],
+    budget: TokenBudget,
+    progress: Progress,
+) -> int:
+    """Fill a shard; returns the number of tokens that went through the model."""
     row_sequence = dataset.row_sequence[rows]
     used = np.unique(row_sequence)  # sequences without a row need no forward pass
     lengths = dataset.sequence_lengths()[used]
@@ -243,10 +251,12 @@ def _compute(
             shard.sites,
             lambda site, hidden: shard.put(site, here, plan.pool(hidden)),
         )
+        progress(int(lengths[np.searchsorted(used, members)].sum()))
 
     run_batches(used, lengths, budget, step)
     for site in shard.sites:  # a stretch of text without rows
         shard.put(site, np.array([], dtype=int), torch.empty((0, site.width)))
+    return int(lengths.sum())
 
 
 def sequence_tokens(dataset: FeatureDataset, sequence: int) -> Int[np.ndarray, " token"]:

@@ -67,12 +67,16 @@ def build(*, out: Path | None = None, config: Path | None = None, options: Optio
         config: TOML file with the same options; options on the command line win.
         options: Which text, which labels.
     """
+    from sparse_probing.cli.progress import Bars
     from sparse_probing.dataset_build import write_built
 
     made = _config(config, options)
     folder = out or Path("datasets") / made.name()
     texts, dataset = _prepared(made)
-    for place in write_built(folder, made, texts, dataset):
+    with Bars().stage("datasheets", len(texts), "category") as done:
+        places = write_built(folder, made, texts, dataset)
+        done(len(places))
+    for place in places:
         _print_sheet(place)
 
 
@@ -100,12 +104,17 @@ def audit(
     """
     from sparse_probing.analyses.datasheet import datasheet
     from sparse_probing.cli.datasheet import print_datasheets
+    from sparse_probing.cli.progress import Bars
     from sparse_probing.cli.terminal import Terminal
     from sparse_probing.report.datasheet import write_datasheet_page
 
     made = _config(config, options, folder)
     texts, dataset = _prepared(made)
-    sheets = [datasheet(text, dataset) | {"tokenizer": made.model} for text in texts]
+    sheets = []
+    with Bars().stage("datasheets", len(texts), "category") as done:
+        for text in texts:
+            sheets.append(datasheet(text, dataset) | {"tokenizer": made.model})
+            done(1)
     print_datasheets(sheets)
     if html is not None:
         write_datasheet_page(html, sheets)

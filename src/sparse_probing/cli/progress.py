@@ -21,6 +21,7 @@ from rich.progress import (
 from rich.table import Table
 from rich.text import Text
 
+from sparse_probing.cli.log_lines import LogLines
 from sparse_probing.cli.terminal import Terminal
 from sparse_probing.results.verdict import SHORT_NAMES
 from sparse_probing.views.visible import harmless
@@ -37,7 +38,7 @@ class RateColumn(ProgressColumn):
 
 
 class Bars:
-    """Draws one bar per stage on standard error."""
+    """Draws one bar per stage on standard error; where that is a file or a pipe, prints lines (`cli.log_lines`)."""
 
     def __init__(self) -> None:
         self.console = Terminal(stderr=True)
@@ -45,6 +46,10 @@ class Bars:
     @contextmanager
     def stage(self, name: str, total: int | None, unit: str) -> Iterator[Callable[[int], None]]:
         """A bar for one stage; see `progress.Reporter`."""
+        if not self.console.is_terminal:
+            with LogLines(name, total, unit, self.console) as lines:
+                yield lines.step
+            return
         columns = (
             TextColumn("{task.description:<15}"),
             BarColumn(),
@@ -57,8 +62,9 @@ class Bars:
         with Progress(*columns, console=self.console) as progress:
             task: TaskID = progress.add_task(name, total=total, unit=unit)
             yield lambda count: progress.advance(task, count)
-            if total is None:  # how much there was is known now
-                progress.update(task, total=progress.tasks[task].completed)
+            if not total:  # how much there was is known now
+                all_of_it = max(1, progress.tasks[task].completed)
+                progress.update(task, total=all_of_it, completed=all_of_it)
 
     def note(self, text: str) -> None:
         """A remark above the bars; see `progress.Reporter`."""
