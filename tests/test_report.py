@@ -6,6 +6,7 @@ import json
 import re
 import shutil
 from pathlib import Path
+from typing import Any
 
 import polars as pl
 import pytest
@@ -124,6 +125,12 @@ def test_charts_hold_their_data():
     }
 
 
+def boxed(place: Any) -> dict[str, float]:
+    """Where an element stands that can be seen."""
+    assert place.is_visible()
+    return place.bounding_box()
+
+
 @pytest.mark.browser
 def test_browser_draws_the_charts_and_runs_no_foreign_script(run_folder):
     chromium = shutil.which("chromium")
@@ -166,8 +173,19 @@ def test_browser_draws_the_charts_and_runs_no_foreign_script(run_folder):
         assert page.locator("#feature-0-0 .examples li").count() >= 4
         assert page.evaluate("window.hacked") is None
         assert page.evaluate("document.documentElement.scrollWidth <= window.innerWidth")
-        page.set_viewport_size({"width": 420, "height": 800})
+        page.set_viewport_size({"width": 390, "height": 844})
         assert page.evaluate("document.documentElement.scrollWidth <= window.innerWidth"), "wider than a phone"
+        name, below = page.locator("table.headline tbody th").first, page.locator("table.headline tbody tr").first
+        bottom = boxed(name)["y"] + boxed(name)["height"]
+        for what in ("td:last-child", "td[data-label='best baseline']"):
+            assert boxed(below.locator(what))["y"] >= bottom - 1, "under the feature's name"
+        inside = [*below.locator("td").all(), *page.locator("#data > .scroll table.glance td:last-child").all()]
+        assert len(inside) >= 12
+        for cell in inside:
+            box = boxed(cell)
+            assert box["width"] > 8
+            assert box["x"] >= 0
+            assert box["x"] + box["width"] <= 390, cell.inner_text()
         browser.close()
     assert problems == []
     assert all(url.startswith(("file:", "data:", "blob:")) for url in asked)

@@ -62,7 +62,7 @@ def test_isolates_of_ours_stay_and_strays_are_shown():
 def test_findings_evidence_notes_and_errors(capsys, tmp_path):
     finding = {
         "category": HOSTILE, "feature": HOSTILE, "neuron": HOSTILE, "f1": 0.5, "f1_low": 0.4, "f1_high": 0.6, "k_enough": 1,
-        "dense_f1": 0.5, "best_baseline_f1": 0.1, "best_baseline": "text_only", "verdict": HOSTILE,
+        "dense_f1": 0.5, "best_baseline_f1": 0.1, "best_baseline": "text_only", "verdict": HOSTILE, "explanation": HOSTILE,
     }  # fmt: skip
     print_findings(pl.DataFrame([finding]), pl.DataFrame(schema={"category": pl.String}))
     evidence = {
