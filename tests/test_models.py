@@ -4,13 +4,17 @@ from __future__ import annotations
 
 import io
 import json
+import os
+import pickle
 import shutil
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
+from safetensors.torch import load_file, save_file
 from tokenizers import Tokenizer, models, pre_tokenizers, processors
 from transformers import (
     BertConfig,
@@ -353,3 +357,94 @@ def test_code_of_a_model_that_transformers_knows_is_not_run(model_with_code, tmp
     change(model_with_code / "config.json", auto_map=auto_map)
     load_model(str(model_with_code), device="cpu")
     assert not (tmp_path / "it-ran").exists()
+
+
+class Evil:
+    """A pickle of this makes a folder when it is read."""
+
+    def __init__(self, place: Path) -> None:
+        self.place = str(place)
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return os.mkdir, (self.place,)
+
+
+def as_bin(folder: Path, content: Any) -> None:
+    (folder / "model.safetensors").unlink()
+    torch.save(content, folder / "pytorch_model.bin")
+
+
+def resave(folder: Path, names: slice) -> None:
+    weights = load_file(folder / "model.safetensors")
+    kept = {name: weights[name] for name in sorted(weights)[names]}
+    save_file(kept, folder / "model.safetensors", metadata={"format": "pt"})
+
+
+def cut(folder: Path, n_bytes: int) -> None:
+    path = folder / "model.safetensors"
+    path.write_bytes(path.read_bytes()[:n_bytes])
+
+
+WEIGHTS: dict[str, tuple[Callable[[Path], object], str]] = {
+    "cut": (lambda f: cut(f, -100), "SafetensorError: .*not fully covered"),
+    "empty": (lambda f: cut(f, 0), "SafetensorError: .*too small"),
+    "gone": (lambda f: (f / "model.safetensors").unlink(), "no file named model.safetensors"),
+    "one lost": (lambda f: resave(f, slice(0, -1)), "1 of its weights are not in its files"),
+    "evil": (lambda f: as_bin(f, Evil(f / "it-ran")), r"its .bin file is damaged or holds more than tensors"),
+    "evil pickle": (
+        lambda f: ((f / "model.safetensors").unlink(), (f / "pytorch_model.bin").write_bytes(pickle.dumps(Evil(f / "it-ran")))),
+        r"its .bin file is damaged or holds more than tensors",
+    ),
+    "a list": (lambda f: as_bin(f, [1, 2]), "TypeError: "),
+    "foreign tensors": (lambda f: as_bin(f, {"a": torch.zeros(3)}), "of its weights are not in its files"),
+    "deep config": (lambda f: (f / "config.json").write_text("[" * 100_000), "recursion"),
+    "tokenizer": (lambda f: (f / "tokenizer.json").write_text("{}"), "KeyError: 'added_tokens'"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", WEIGHTS)
+@pytest.mark.filterwarnings("ignore:Detected pickle protocol")
+def test_damaged_model_files_are_one_sentence(model_folders, tmp_path, name):
+    damage, said = WEIGHTS[name]
+    folder = tmp_path / "m"
+    shutil.copytree(model_folders["gpt_neox"], folder)
+    damage(folder)
+    with pytest.raises(InputError, match=rf"'.*/m' cannot be loaded: .*{said}") as caught:
+        load_model(str(folder), device="cpu")
+    assert "\n" not in str(caught.value) and not (folder / "it-ran").exists()
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "said"),
+    [
+        ("hidden_size", -16, "states hidden_size -16, which is beyond any model"),
+        ("hidden_size", 10**12, "states hidden_size 1000000000000, which"),
+        ("hidden_size", "sixteen", "expected int, got str"),
+        ("num_hidden_layers", 10**9, "states num_hidden_layers 1000000000"),  # would fill the memory with blocks
+        ("num_attention_heads", 3, "not a multiple of the number of attention heads|not divisible"),
+        ("num_attention_heads", 0, "ZeroDivisionError"),
+        ("hidden_act", "nope", "KeyError: 'nope'"),
+        ("dtype", "float7", "no attribute 'float7'"),
+    ],
+)
+def test_absurd_configurations_are_one_sentence(model_folders, tmp_path, key, value, said):
+    shutil.copytree(model_folders["gpt_neox"], tmp_path / "m")
+    change(tmp_path / "m" / "config.json", **{key: value})
+    for read in (model_sites, load_model):
+        with pytest.raises(InputError, match=rf"'.*/m' cannot be loaded: .*({said})") as caught:
+            read(str(tmp_path / "m"))
+        assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("device", ["meta", "nonsense", "", "hpu", "mps:99"])
+def test_devices_that_cannot_be_used(model_folders, device):
+    with pytest.raises(InputError, match=rf"device {device!r} cannot be used here \(.*\): try --device cpu") as caught:
+        load_model(str(model_folders["gpt_neox"]), device=device)
+    assert len(str(caught.value)) < 400
+
+
+def test_a_tokenizer_of_another_model(tiny, tmp_path):
+    rows = every_token(SENTENCES[:1], tiny.tokenizer, window=32)
+    rows.tokens[3] = 400
+    with pytest.raises(InputError, match="gives token 400, but the model knows 400 tokens only"):
+        extract(tiny, rows, find_units(tiny), cache=tmp_path)

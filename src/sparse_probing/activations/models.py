@@ -26,9 +26,10 @@ from transformers import (
 from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING, MODEL_FOR_MASKED_LM_MAPPING
 from transformers.utils import logging as transformers_logging
 
+from sparse_probing.activations.loading import brief, check_complete, check_sizes, loading
 from sparse_probing.activations.sites import ModelSites, find_sites
 from sparse_probing.datasets.align import TextTokenizer, special_tokens
-from sparse_probing.errors import InputError, PrerequisiteError
+from sparse_probing.errors import InputError
 
 transformers_logging.set_verbosity_error()
 transformers_logging.disable_progress_bar()
@@ -90,23 +91,18 @@ def load_config(name: str, *, trust_remote_code: bool = False) -> Any:
     path = model_path(name)
     if Path(path).exists() and not (Path(path) / "config.json").is_file():
         raise InputError(f"{path!r} is no model: a model is a folder with config.json, weights and tokenizer.json.")
-    try:
-        return AutoConfig.from_pretrained(path, trust_remote_code=trust_remote_code)
-    except (OSError, ValueError) as error:
-        _refuse_code(name, error)
-        raise InputError(
-            f"model {name!r} cannot be loaded: it is neither a local model folder nor a hub model that can be reached "
-            f"({_first_line(error)})."
-        ) from None
-
-
-def _refuse_code(name: str, error: Exception) -> None:
-    """Say it in our words when transformers misses its `trust_remote_code`."""
-    if "trust_remote_code" in str(error):
-        raise InputError(
-            f"model {name!r} needs program code that comes with it and would run here with all your rights: add "
-            "--trust-remote-code if you trust its authors, or name a model that transformers knows."
-        ) from None
+    with loading(name):
+        try:
+            config = AutoConfig.from_pretrained(path, trust_remote_code=trust_remote_code)
+        except OSError as error:
+            if Path(path).exists():
+                raise
+            raise InputError(
+                f"model {name!r} cannot be loaded: it is neither a local model folder nor a hub model that can be reached "
+                f"({brief(error)})."
+            ) from None
+    check_sizes(config, name)
+    return config
 
 
 def model_sites(name: str, *, trust_remote_code: bool = False) -> ModelSites:
@@ -168,28 +164,17 @@ def load_model(
     if quantised and device_map is None:
         device_map = {"": str(place)}  # quantised weights must be put in place while they are loaded
     network: Any
-    try:
+    with loading(name):
         if random_weights_seed is None:
             options: dict[str, Any] = {
                 "dtype": precision, "device_map": device_map, "trust_remote_code": trust_remote_code,
             }  # fmt: skip
-            network = _pretrained(model_path(name), head_of(config) if with_head else None, options)
+            network = _pretrained(name, head_of(config) if with_head else None, options)
         else:
             with torch.random.fork_rng(devices=[]):
                 torch.manual_seed(random_weights_seed)
                 network = AutoModel.from_config(config, trust_remote_code=trust_remote_code)
             network = network.to(precision if precision != "auto" else config.dtype or torch.float32)
-    except ImportError as error:
-        raise PrerequisiteError(
-            f"model {name!r} needs a package that is not installed: {_first_line(error)}."
-        ) from None
-    except (OSError, ValueError, RuntimeError) as error:
-        _refuse_code(name, error)
-        if "accelerate" in str(error):
-            raise PrerequisiteError(
-                "a device map and quantised weights need the package accelerate: pip install 'sparse-probing[multi-device]'."
-            ) from None
-        raise InputError(f"model {name!r} cannot be loaded: {_first_line(error)}.") from None
     tokenizer = _tokenizer(name, config, trust_remote_code=trust_remote_code)
     if getattr(network, "hf_device_map", None) is None:
         network = network.to(place)
@@ -222,15 +207,15 @@ def no_head(model: LoadedModel) -> str:
     return "the checkpoint has no weights for a language-model head"
 
 
-def _pretrained(path: str, head: Objective | None, options: Mapping[str, Any]) -> PreTrainedModel:
-    """The network with its head if that is wanted and in the checkpoint, else the base model."""
-    if head is not None:
-        network, loading = HEADS[head].from_pretrained(path, output_loading_info=True, **options)
-        base = f"{network.base_model_prefix}."
-        if all(key.startswith(base) for key in loading["missing_keys"]):
-            return network
-        return network.base_model  # the head was drawn at random: its loss would mean nothing
-    return AutoModel.from_pretrained(path, **options)
+def _pretrained(name: str, head: Objective | None, options: Mapping[str, Any]) -> PreTrainedModel:
+    """The network with its head if that is wanted and in the checkpoint, else the base model; weights are complete."""
+    auto = AutoModel if head is None else HEADS[head]
+    network, found = auto.from_pretrained(model_path(name), output_loading_info=True, weights_only=True, **options)
+    check_complete(name, network, reading_part(network.base_model), sorted(found["missing_keys"]))
+    base = f"{network.base_model_prefix}."
+    if head is None or all(key.startswith(base) for key in found["missing_keys"]):
+        return network
+    return network.base_model  # the head was drawn at random: its loss would mean nothing
 
 
 def wrap_model(network: PreTrainedModel, tokenizer: PreTrainedTokenizerFast, name: str = "model") -> LoadedModel:
@@ -265,17 +250,13 @@ def _loaded(name: str, loaded: PreTrainedModel, tokenizer: TextTokenizer) -> Loa
 
 
 def _empty_copy(config: Any, name: str, *, trust_remote_code: bool) -> nn.Module:
-    try:
-        with torch.device("meta"):
-            return reading_part(AutoModel.from_config(config, trust_remote_code=trust_remote_code))
-    except ValueError as error:
-        _refuse_code(name, error)
-        raise
+    with loading(name), torch.device("meta"):
+        return reading_part(AutoModel.from_config(config, trust_remote_code=trust_remote_code))
 
 
 def _context(network: nn.Module, config: Any) -> int:
     config = config.get_text_config()
-    limit = next((n for key in CONTEXT_NAMES if isinstance(n := getattr(config, key, None), int)), NO_LIMIT)
+    limit = next((n for key in CONTEXT_NAMES if isinstance(n := getattr(config, key, None), int) and n > 0), NO_LIMIT)
     for path, module in network.named_modules():
         if "position" in path and isinstance(module, nn.Embedding) and module.padding_idx is not None:
             limit = min(limit, module.num_embeddings - module.padding_idx - 1)  # RoBERTa counts positions from there
@@ -321,9 +302,13 @@ def _device(name: str) -> torch.device:
     if name == "auto":
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
     try:
-        return torch.empty(1, device=name).device
-    except (RuntimeError, AssertionError, NotImplementedError) as error:  # torch's answers to unknown or absent devices
-        raise InputError(f"device {name!r} cannot be used here ({_first_line(error)}): try --device cpu.") from None
+        device = torch.empty(1, device=name).device
+    except Exception as error:  # torch has many answers to unknown or absent devices
+        said = brief(error).split(". ")[0]
+        raise InputError(f"device {name!r} cannot be used here ({said}): try --device cpu.") from None
+    if device.type == "meta":
+        raise InputError(f"device {name!r} cannot be used here (it holds shapes without numbers): try --device cpu.")
+    return device
 
 
 def _entrance(network: PreTrainedModel) -> torch.device:
@@ -341,11 +326,8 @@ def reading_part(network: PreTrainedModel) -> PreTrainedModel:
 
 
 def _tokenizer(name: str, config: Any, *, trust_remote_code: bool) -> TextTokenizer:
-    try:
+    with loading(name, "the tokenizer of"):
         tokenizer = AutoTokenizer.from_pretrained(model_path(name), trust_remote_code=trust_remote_code)
-    except (OSError, ValueError, RuntimeError) as error:
-        _refuse_code(name, error)
-        raise InputError(f"the tokenizer of {name!r} cannot be loaded: {_first_line(error)}.") from None
     return _text_tokenizer(tokenizer, name, config.model_type)
 
 
@@ -366,7 +348,3 @@ def _text_tokenizer(tokenizer: Any, name: str, model_type: str) -> TextTokenizer
     if not front and not behind and bos is not None:
         front = (bos,)  # the tokenizers of many causal models leave it to the caller
     return TextTokenizer(backend=backend, front=front, behind=behind)
-
-
-def _first_line(error: Exception) -> str:
-    return str(error).strip().splitlines()[0].rstrip(".") if str(error).strip() else type(error).__name__

@@ -1,0 +1,123 @@
+"""What may be wrong with a model that others wrote: their libraries' many errors as one sentence, weights that are missing."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pickle import UnpicklingError
+from typing import Any
+
+from torch import nn
+
+from sparse_probing.errors import InputError, PrerequisiteError, SparseProbingError
+
+LONGEST = 300
+"""Characters of a library's own words."""
+SIZES = {
+    "num_hidden_layers": 10_000,
+    "hidden_size": 10**7,
+    "intermediate_size": 10**8,
+    "num_attention_heads": 10**6,
+    "vocab_size": 10**9,
+}
+"""Beyond what any model has; a module tree of more layers would fill the memory before anything is said."""
+
+
+@contextmanager
+def loading(name: str, part: str = "model") -> Iterator[None]:
+    """Around calls that read a model's files: whatever they raise becomes one sentence.
+
+    transformers, tokenizers, safetensors and torch answer damaged files with errors of twenty kinds; none of them is ours.
+
+    Args:
+        name: of the model, as the user gave it.
+        part: what is read.
+
+    Raises:
+        InputError: the files cannot be used.
+        PrerequisiteError: a package is missing that they need.
+    """
+    try:
+        yield
+    except (SparseProbingError, MemoryError):
+        raise
+    except ImportError as error:
+        raise PrerequisiteError(f"{part} {name!r} needs a package that is not installed: {brief(error)}.") from None
+    except Exception as error:
+        raise _said(name, part, error) from None
+
+
+def _said(name: str, part: str, error: Exception) -> SparseProbingError:
+    said = str(error)
+    if "trust_remote_code" in said:
+        return InputError(
+            f"model {name!r} needs program code that comes with it and would run here with all your rights: add "
+            "--trust-remote-code if you trust its authors, or name a model that transformers knows."
+        )
+    if "accelerate" in said:
+        return PrerequisiteError(
+            "a device map and quantised weights need the package accelerate: pip install 'sparse-probing[multi-device]'."
+        )
+    if isinstance(error, UnpicklingError):
+        return InputError(
+            f"{part} {name!r} cannot be loaded: its .bin file is damaged or holds more than tensors, and is not unpickled, since "
+            "that could run code: get the weights as .safetensors."
+        )
+    if "ignore_mismatched_sizes" in said:
+        return InputError(
+            f"{part} {name!r} cannot be loaded: its weights do not have the sizes that its config.json states; get both from "
+            "one place."
+        )
+    return InputError(f"{part} {name!r} cannot be loaded: {brief(error)}.")
+
+
+def brief(error: Exception) -> str:
+    """A library's own words on one line, with the kind of error where the words alone say little."""
+    said = " ".join(str(error).split()).rstrip(".")
+    said = said if len(said) <= LONGEST else said[:LONGEST] + "…"
+    if isinstance(error, OSError | ValueError | RuntimeError | ImportError) and said:
+        return said
+    return f"{type(error).__name__}: {said}" if said else type(error).__name__
+
+
+def check_sizes(config: Any, name: str) -> None:
+    """Refuse sizes that no model has, before a module tree is built from them.
+
+    Raises:
+        InputError: a size below 0 or absurdly large.
+    """
+    config = config.get_text_config()
+    for key, largest in SIZES.items():
+        value = getattr(config, key, None)
+        if isinstance(value, int) and not 0 <= value <= largest:
+            raise InputError(
+                f"model {name!r} cannot be loaded: its config.json states {key} {value}, which is beyond any model; "
+                "the file is damaged."
+            )
+
+
+def check_complete(name: str, network: nn.Module, read: nn.Module, missing: Sequence[str]) -> None:
+    """Refuse a checkpoint without some of the weights that are read: they would have been drawn at random, without a word.
+
+    Args:
+        name: of the model.
+        network: as loaded.
+        read: the part of it that is read.
+        missing: names in `network` of what the checkpoint lacks.
+
+    Raises:
+        InputError: weights are missing; a pooler does not count.
+    """
+    needed = {id(tensor) for key, tensor in _tensors(read) if not key.startswith("pooler.")}
+    tensors = dict(_tensors(network))
+    absent = [key for key in missing if key in tensors and id(tensors[key]) in needed]
+    if absent:
+        raise InputError(
+            f"model {name!r} cannot be loaded: {len(absent):,} of its weights are not in its files, such as {sorted(absent)[0]}; "
+            "they are damaged, or belong to another architecture than config.json names."
+        )
+
+
+def _tensors(module: nn.Module) -> Iterator[tuple[str, Any]]:
+    yield from module.named_parameters(remove_duplicate=False)
+    yield from module.named_buffers(remove_duplicate=False)
