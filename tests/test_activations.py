@@ -466,7 +466,10 @@ def test_too_little_disk_is_noticed_before_the_first_forward_pass(tiny, tmp_path
     dataset = dataset_for(tiny)
     monkeypatch.setattr(extract, "forward", lambda *_: pytest.fail("computed"))
     monkeypatch.setattr("sparse_probing.activations.forecast.free_bytes", lambda _: 20_000_000)
-    with pytest.raises(PrerequisiteError, match=r"the activations need \d+ kB, 20 MB are free in .* fewer --layers"):
+    with pytest.raises(
+        PrerequisiteError,
+        match=r"need \d+ kB and 67 MB in reserve, 20 MB are free in .* fewer --layers",
+    ):
         neurons_of(tiny, dataset, [0, 1], tmp_path)
 
 

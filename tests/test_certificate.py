@@ -291,7 +291,7 @@ def test_no_dual_point_bounds_or_rules_out_a_support_that_costs_less(seed, loss,
         exact = lower_bound(problem, dual_point(problem, coefficients.astype(float), intercept), k, inside, free)
         rise = 1 + np.abs(coefficients).sum() ** 2  # of the pulls' squares, to whose size rounding is relative
         assert 0 <= exact - proved <= 1e-10 * rise / ridge
-        assert loss != "logistic" or exact - proved <= 1e-9
+        assert loss != "logistic" or exact - proved <= 1e-9 * max(1, abs(exact))
 
 
 def test_a_fit_proves_its_own_objective_to_a_few_rounding_errors():
@@ -558,9 +558,7 @@ def test_forged_and_foreign_files_are_refused(tmp_path):
         forged()
         with pytest.raises(InputError, match=match):
             read_certificate(path)
-    with pytest.raises(
-        InputError, match=r"absent\.npz' cannot be read \(No such file or directory\): check the path\."
-    ):
+    with pytest.raises(InputError, match=r"absent\.npz' cannot be read: it does not exist: check the path\."):
         read_certificate(tmp_path / "absent.npz")
     with pytest.raises(InputError, match="cannot be read"):
         read_certificate(tmp_path)

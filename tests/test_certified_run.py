@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import os
 from dataclasses import replace
 from itertools import combinations
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import polars as pl
@@ -158,6 +160,25 @@ def test_a_certificate_made_in_python_is_checked_with_its_problem(tmp_path, caps
     np.savez(tmp_path / "half.npz", z=problem.z)
     assert "z, target and weights" in refused(tmp_path / "c.npz", capsys, "--problem", str(tmp_path / "half.npz"))
     assert "does not exist" in refused(tmp_path / "c.npz", capsys, "--problem", str(tmp_path / "none.npz"))
+    os.mkfifo(tmp_path / "pipe")
+    assert "is a device or a pipe" in refused(tmp_path / "c.npz", capsys, "--problem", str(tmp_path / "pipe"))
+    np.save(tmp_path / "one.npy", problem.z)
+    (tmp_path / "empty.npz").write_bytes(b"")
+    (tmp_path / "zip.npz").write_bytes((tmp_path / "p.npz").read_bytes()[:99])
+    arrays: dict[str, Any] = {"z": problem.z, "target": problem.target, "weights": problem.weights}
+    np.savez(tmp_path / "pickled.npz", **(arrays | {"z": np.array([print], dtype=object)}))  # pyright: ignore[reportArgumentType]
+    for name in ("one.npy", "empty.npz", "zip.npz", "pickled.npz"):
+        assert "cannot be read (" in refused(tmp_path / "c.npz", capsys, "--problem", str(tmp_path / name))
+    for change, words in (
+        ({"z": problem.z[0]}, "z must be a matrix of numbers, got float32 of shape 12"),
+        ({"target": problem.target.astype(str)}, "target must be a row of numbers, got <U"),
+        ({"weights": problem.weights + 1j}, "weights must be a row of numbers, got complex128"),
+        ({"weights": np.float64(1)}, "weights must be a row of numbers, got float64 of shape one value"),
+        ({"target": problem.target[1:]}, "give one of each per row"),
+        ({"z": problem.z * np.float64(1e300)}, "numbers beyond float32"),
+    ):
+        np.savez(tmp_path / "wrong.npz", **(arrays | change))  # pyright: ignore[reportArgumentType]
+        assert words in refused(tmp_path / "c.npz", capsys, "--problem", str(tmp_path / "wrong.npz"))
 
 
 @pytest.mark.parametrize(

@@ -234,7 +234,15 @@ def test_header_that_was_changed_is_refused(tmp_path, write):
         ({"n_documents": 4}, "holds 3 documents, its dataset.json says 4"),
         ({"files": ["../elsewhere.jsonl"]}, "names files that no data set has"),
         ({"files": []}, "names files that no data set has"),
-        ({"files": "documents.jsonl"}, "names files that no data set has"),
+        ({"files": "documents.jsonl"}, "field 'files' holds 'documents.jsonl', which is not what it can hold"),
+        ({"features": "rain"}, "field 'features' holds 'rain'"),
+        ({"numbers": [1]}, "field 'numbers' holds '[1]'"),
+        ({"category": None}, "field 'category' holds 'None'"),
+        ({"level": "page"}, "field 'level' holds 'page'"),
+        ({"contrasts": {"rain": "snow"}}, "field 'contrasts' holds"),
+        ({"token_patterns": ["a"]}, "field 'token_patterns' holds"),
+        ({"rules": [1]}, "field 'rules' holds"),
+        ({"n_documents": "3"}, "field 'n_documents' holds '3'"),
     ]:
         header_with(tmp_path, **changes)
         with pytest.raises(InputError, match=re.escape(complaint)):

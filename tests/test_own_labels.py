@@ -144,13 +144,26 @@ def test_missing_words_are_counted():
         (list(range(10)), False, []),
         (["1.0", "2.0"], False, []),
         (["1", "2", "three"], False, []),
-        (["0.5", "1e999"], False, []),  # no finite number
     ],
 )
 def test_numbers_become_a_regression_target(values, number, expected):
     column = label_column("n", values, number=number)
     assert list(column.numbers) == expected
     assert bool(column.features) == (not expected)
+
+
+@pytest.mark.parametrize(
+    ("values", "number", "complaint"),
+    [
+        (["0.5", "1e999"], False, r"row 2: column 'n' holds '1e999'\. Numbers are predicted up to 1e\+150, beyond"),
+        ([1, 2, -1e200], True, r"row 3: column 'n' holds '-1e\+200'\. Numbers are predicted up to"),
+        (["1e-200", "2e-200"], True, r"the numbers of column 'n' differ by 1e-200 at most, whose square is 0"),
+        ([0.5, float("inf")], True, r"row 2: column 'n' holds 'inf', which is no number"),
+    ],
+)
+def test_numbers_whose_squares_overflow_or_vanish_are_refused(values, number, complaint):
+    with pytest.raises(InputError, match=complaint):
+        label_column("n", values, number=number)
 
 
 def test_numbers_among_words_are_told():
@@ -312,7 +325,11 @@ TWO: list[Row | str] = [{"text": "a", "y": 1, "g": 1}, {"text": "b", "y": 0, "g"
         ([], {"labels": ["y"]}, r"own labels holds no rows"),
         ([{"text": "", "y": 1}, {"text": None, "y": 0}], {"labels": ["y"]}, r"none of the 2 rows has text"),
         ([*TWO, {"text": 5, "y": 0}], {"labels": ["y"]}, r"row 3: column 'text' holds '5', a int and no text"),
-        ([*TWO, {"text": "\ud83d", "y": 0}], {"labels": ["y"]}, r"row 3: '\\ud83d' is half of a character"),
+        ([*TWO, {"text": "\ud83d", "y": 0}], {"labels": ["y"]}, r"row 3: '\\ud83d' in .* is half of a character"),
+        ([*TWO, {"text": "c", "y": "\ud83d"}], {"labels": ["y"]}, r"row 3: '\\ud83d' in .* is half of a character"),
+        ([*TWO, {"text": "c", "g": "\ud83d"}], {"labels": ["y"], "group_column": "g"}, r"row 3: '\\ud83d' in"),
+        (TWO, {"labels": ["\udc00"]}, r"a column's name: '\\udc00' in '\\udc00' is half of a character"),
+        ([*TWO, {"text": "c", "y": 10**5000}], {"labels": ["y"]}, "row 3: column 'y' holds a number of thousands of digits"),
         ([*TWO, {"text": "c", "y": [0]}], {"labels": ["y"]}, r"own labels: row 3: label column 'y' holds a list"),
         ([*TWO, {"text": "c", "g": 1}], {"labels": ["y"], "id_column": "g"}, r"id '1' more than once \(rows 1, 3\)"),
         ([{"text": "a", "y": "b", "y=b": 1}, {"text": "b", "y": "c", "y=b": 0}], {"labels": ["y", "y=b"]}, r"same name"),
@@ -523,6 +540,8 @@ def test_labellers_of_the_command_line():
         ("is_year", r"'is_year' is not NAME=REGEX"),
         ("=a", r"is not NAME=REGEX"),
         ("x=", r"is not NAME=REGEX"),
+        ("x=" + "(" * 9_999 + ")" * 9_999, r"labeller 'x' is no regular expression: it is nested too deeply"),
+        ("x=a{99999999999}", r"labeller 'x' is no regular expression: it is nested too deeply, or repeats too often"),
         ("x=a(b", r"labeller 'x' is no regular expression: missing \).* at character 2"),
     ):
         with pytest.raises(InputError, match=message):

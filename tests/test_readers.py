@@ -6,6 +6,7 @@ import csv
 import gzip
 import hashlib
 import json
+import os
 import tracemalloc
 from pathlib import Path
 
@@ -15,6 +16,7 @@ import zstandard
 from hypothesis import given
 from hypothesis import strategies as st
 
+from sparse_probing.datasets.conllu import sentences
 from sparse_probing.datasets.own_rows import draw_rows
 from sparse_probing.datasets.readers import column, iter_rows, open_text, read_rows, stem
 from sparse_probing.errors import InputError
@@ -203,10 +205,67 @@ def test_a_packed_file_that_is_damaged(tmp_path):
 
 
 def test_a_quote_that_is_never_closed_does_not_fill_the_memory(tmp_path, monkeypatch):
-    monkeypatch.setattr("sparse_probing.datasets.readers.LONGEST_CELL", 1_000)
+    monkeypatch.setattr("sparse_probing.datasets.readers.LONGEST_LINE", 1_000)
     path = written(tmp_path, "a.csv", b'text,y\n"a,1\n' + b"b,0\n" * 10_000)
-    with pytest.raises(InputError, match=r"larger than field limit \(1000\).*Its row begins at line 2"):
+    with pytest.raises(
+        InputError, match=r"line \d+: the row that begins at line 2 is longer than 1,000 characters: close the quote"
+    ):
         read_rows(path)
+
+
+@pytest.mark.parametrize("name", ["a.jsonl", "a.jsonl.gz", "a.jsonl.zst", "a.csv.zst", "a.conllu.zst"])
+@pytest.mark.parametrize("piece", [b"a", b"ab\xff"])
+def test_a_line_that_never_ends_does_not_fill_the_memory(tmp_path, monkeypatch, name, piece):
+    monkeypatch.setattr("sparse_probing.datasets.readers.LONGEST_LINE", 1 << 20)
+    (tmp_path / name).write_bytes(packed(b"# begin\n" + b"a" * 2**20 + piece * 2**25, name))
+    rows = sentences(tmp_path / name) if "conllu" in name else iter_rows(tmp_path / name)
+    tracemalloc.start()
+    with pytest.raises(InputError, match=r"line \d is (longer than 1 MiB|not JSON)|is not UTF-8 \(byte 1048586"):
+        list(rows)
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert peak < 24e6  # 16 MB is what 512 packed bytes hold at most
+
+
+def test_a_row_of_endless_cells_and_a_sentence_without_end(tmp_path, monkeypatch):
+    monkeypatch.setattr("sparse_probing.datasets.readers.LONGEST_LINE", 1_000)
+    monkeypatch.setattr("sparse_probing.datasets.conllu.MOST_WORDS", 99)
+    path = written(tmp_path, "a.csv", b"text,y\n" + b"a,1\n" * 999 + b'"\n",' * 999)
+    with pytest.raises(
+        InputError, match=r"line 1251: the row that begins at line 1001 is longer than 1,000 characters"
+    ):
+        read_rows(path)
+    words = "".join(f"{i}\ta" + "\t_" * 8 + "\n" for i in range(1, 200))
+    with pytest.raises(InputError, match="line 100: no sentence has 99 words: add blank lines"):
+        list(sentences(written(tmp_path, "a.conllu", words.encode())))
+
+
+@pytest.mark.parametrize("name", ["a.csv.gz", "a.csv.zst"])
+def test_a_packed_file_that_is_neither_whole_nor_utf_8(tmp_path, name):
+    whole = packed(b"text,y\n" + b"caf\xc3" + hashlib.sha512().digest() * 999, name)
+    for damaged in (whole[: len(whole) // 2], whole[:-9] + b"\0\0\0\0\0\0\0\0\0"):
+        (tmp_path / name).write_bytes(damaged)
+        with pytest.raises(InputError, match=r"is not UTF-8 |is cut off|cannot be unpacked"):
+            read_rows(tmp_path / name)
+
+
+@pytest.mark.parametrize(
+    "row", [{"text": "a\ud800"}, {"\udfff": 1}, {"spans": [{"label": ["\ud83d"]}]}, {"y": "\ude00\ud83d"}]
+)
+def test_half_of_a_character_is_refused_with_its_line(tmp_path, row):
+    whole = json.dumps({"text": "\U0001f600"})
+    path = written(tmp_path, "a.jsonl", f"{whole}\n{json.dumps(row)}\n".encode())
+    with pytest.raises(InputError, match=r"a\.jsonl, line 2: '\\u[\da-f]{4}' in .* is half of a character: write both"):
+        read_rows(path)
+
+
+def test_pipes_and_devices_are_not_opened(tmp_path):
+    os.mkfifo(tmp_path / "a.csv")
+    for path in (tmp_path / "a.csv", Path("/dev/null")):
+        with pytest.raises(InputError, match="is a device or a pipe: save it as a file first"), open_text(path):
+            pass
+    with pytest.raises(InputError, match="does not exist"):
+        iter_rows(tmp_path / "a\0.csv")
 
 
 def test_missing_file_and_folder(tmp_path):

@@ -197,6 +197,8 @@ CROW_BLOCK = block(CROW, "The crow sleeps (I hope).", "crow-0001")
     [
         ("2\tcrow\tcrow", "2 crow\tcrow", "here, line 4 has 9 tab-separated columns"),
         ("2\tcrow", "2\t", "line 4 has an empty form"),
+        ("2\tcrow", "2" * 4_301 + "\tcrow", "line 4: id '2222"),
+        ("2\tcrow", "2-" + "3" * 4_301 + "\tcrow", "line 5: id '3' is out of order"),
         ("2\tcrow", "3\tcrow", "line 4: id '3' is out of order, word 2 comes next"),
         ("2\tcrow", "1-2\tcrow", "line 4: id '1-2' is out of order"),
         ("2\tcrow", "2-2\tcrow", "line 4: id '2-2' is out of order"),

@@ -11,8 +11,8 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, ValidationError, model_validator
 
-from sparse_probing.errors import InputError
-from sparse_probing.files import file_name
+from sparse_probing.errors import InputError, unusable
+from sparse_probing.files import file_name, no_file
 from sparse_probing.records import NEURONS, Pooling
 from sparse_probing.selection.defaults import SELECTION_RIDGE, SMALLEST_GAP
 
@@ -45,6 +45,7 @@ SourceName = Literal[
 ]
 
 
+LONGEST_CONFIG = 1 << 20
 FEWEST_PLACEBOS = 20
 """With 20 the smallest p is 1 in 21."""
 
@@ -126,6 +127,11 @@ class DataConfig(BaseModel):
 
     @model_validator(mode="after")
     def _data_fields_agree(self) -> DataConfig:
+        for name in type(self).model_fields:
+            value = getattr(self, name)
+            for text in value if isinstance(value, tuple) else (value,):
+                if isinstance(text, str | Path) and (problem := unusable(str(text))):
+                    raise ValueError(f"{name} holds {str(text)!a}, {problem}")
         if self.pooling is Pooling.TOKEN:
             raise ValueError("pooling 'token' is for single tokens (--rows tokens): choose mean, max, first or last")
         if self.window is not None and self.window <= (self.skip_first or 0):
@@ -204,6 +210,8 @@ class RunConfig(DataConfig):
             raise ValueError(f"exact_gap must be from {SMALLEST_GAP:g} to 1, got {self.exact_gap}")
         if self.exact_nodes < 1 or not self.exact_ks or min(self.exact_ks) < 1:
             raise ValueError("exact_nodes must be at least 1, and exact_ks name sizes from 1 on")
+        if self.workers is not None and self.workers < 1:
+            raise ValueError(f"workers must be at least 1, got {self.workers}")
         if self.permutations != 0 and self.permutations < 100:
             raise ValueError(f"permutations must be 0 (none) or at least 100, got {self.permutations}")
         return self
@@ -312,12 +320,19 @@ def complaint(error: ValidationError) -> InputError:
 
 def read_config(path: Path) -> dict[str, Any]:
     """Options from a TOML file, names as on the command line (`-` or `_`)."""
+    name = f"configuration file {str(path)!r}"
+    if problem := no_file(path):
+        raise InputError(f"{name} {problem}.")
+    if path.stat().st_size > LONGEST_CONFIG:
+        raise InputError(f"{name} is larger than {LONGEST_CONFIG >> 20} MiB: it holds no options.")
     try:
         values = tomllib.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        raise InputError(f"configuration file {str(path)!r} does not exist.") from None
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise InputError(f"configuration file {str(path)!r} is not valid TOML: {error}.") from None
+    except OSError as error:
+        raise InputError(f"{name} cannot be read ({error.strerror}): check its permissions.") from None
+    except RecursionError:
+        raise InputError(f"{name} is not valid TOML: it is nested too deeply.") from None
+    except ValueError as error:  # of TOML, of UTF-8, and integers of thousands of digits
+        raise InputError(f"{name} is not valid TOML: {error}.") from None
     return {key.replace("-", "_"): value for key, value in values.items()}
 
 

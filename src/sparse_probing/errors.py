@@ -23,3 +23,19 @@ class PrerequisiteError(SparseProbingError):
 
 class SolverError(SparseProbingError):
     """A numerical method did not reach the accuracy that it promises."""
+
+
+def first_line(error: BaseException) -> str:
+    """What an error of a library says, in one line without a full stop; its name where it says nothing."""
+    return (str(error).strip() or type(error).__name__).splitlines()[0].rstrip(".")
+
+
+def unusable(text: str) -> str | None:
+    """Why no name of a file, column or model can hold these characters, in words; null where it can."""
+    if "\0" in text:
+        return "which has a NUL character: leave it out"
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return "which is not UTF-8: rename the file, or write the name as UTF-8"
+    return None

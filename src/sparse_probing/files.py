@@ -10,6 +10,7 @@ import hashlib
 import json
 import os
 import re
+import stat
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NoReturn
@@ -36,6 +37,17 @@ def file_name(text: str) -> str:
 
 def _cut(name: str, size: int) -> str:
     return name.encode("utf-8", "replace")[:size].decode("utf-8", "ignore")
+
+
+def no_file(path: Path) -> str | None:
+    """Why a path cannot be read as a file, in words; null where it can. A pipe is never opened: that might wait for ever."""
+    try:
+        mode = path.stat().st_mode
+    except (OSError, ValueError):  # ValueError: a NUL in the path
+        return "does not exist: check the path"
+    if stat.S_ISREG(mode):
+        return None
+    return "is a folder: name a file in it" if stat.S_ISDIR(mode) else "is a device or a pipe: save it as a file first"
 
 
 def write_atomically(path: Path, write: Callable[[Path], object]) -> None:

@@ -38,7 +38,8 @@ class Forecast:
         """
         if self.bytes_needed + ROOM_TO_SPARE > self.bytes_free:
             raise PrerequisiteError(
-                f"the activations need {gigabytes(self.bytes_needed)}, {gigabytes(self.bytes_free)} are free in {str(cache)!r}: "
+                f"the activations need {gigabytes(self.bytes_needed)} and {gigabytes(ROOM_TO_SPARE)} in reserve, "
+                f"{gigabytes(self.bytes_free)} are free in {str(cache)!r}: "
                 "take fewer --layers or --max-rows, --store-dtype int8, or set SPROBE_CACHE to a larger disk (`sprobe cache ls` "
                 "shows what is in the cache)."
             )

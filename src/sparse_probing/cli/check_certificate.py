@@ -63,29 +63,42 @@ def _from_run(file: Path, certificate: Certificate, bars: object, *, trust_remot
             f"certificate {str(file)!r} does not lie in the folder `certificates` of a run: give --problem FILE.npz with the "
             "arrays z, target and weights that it was made for."
         )
+    category, feature, layer = about["category"], about["feature"], about["layer"]
+    if not isinstance(category, str) or not isinstance(feature, str) or not isinstance(layer, int):
+        raise InputError(
+            f"certificate {str(file)!r} does not say to which feature and layer it belongs: give --problem FILE.npz."
+        )
     assert isinstance(bars, Reporter)
-    place = str(about["category"]), str(about["feature"]), int(about["layer"])
-    return problem_of_run(folder, *place, bars, trust_remote_code=trust_remote_code)
+    return problem_of_run(folder, category, feature, layer, bars, trust_remote_code=trust_remote_code)
 
 
 def _from_file(path: Path, certificate: Certificate) -> Problem:
     import numpy as np
 
-    from sparse_probing.errors import InputError
+    from sparse_probing.errors import InputError, first_line
+    from sparse_probing.files import no_file
     from sparse_probing.probes.losses import LOSSES
     from sparse_probing.selection.exact import checked_problem
     from sparse_probing.selection.problem import Problem
 
+    name = f"problem file {str(path)!r}"
+    if problem := no_file(path):
+        raise InputError(f"{name} {problem}.")
     try:
-        with np.load(path, allow_pickle=False) as arrays:
-            z, target, weights = (arrays[name] for name in ("z", "target", "weights"))
-    except FileNotFoundError:
-        raise InputError(f"problem file {str(path)!r} does not exist.") from None
-    except (KeyError, ValueError, OSError) as error:
+        with path.open("rb") as file, np.load(file, allow_pickle=False) as arrays:
+            z, target, weights = (np.asarray(arrays[part]) for part in ("z", "target", "weights"))
+    except Exception as error:  # the readers of zip and npy raise almost anything for a forged file
         raise InputError(
-            f"problem file {str(path)!r} cannot be read ({str(error).splitlines()[0]}): it must be an .npz file with the arrays "
-            "z, target and weights."
+            f"{name} cannot be read ({first_line(error)}): it must be an .npz file with the arrays z, target and weights."
         ) from None
+    for part, array, dimensions in (("z", z, 2), ("target", target, 1), ("weights", weights, 1)):
+        if array.dtype.kind not in "biuf" or array.ndim != dimensions:
+            wanted, shape = "a matrix" if dimensions == 2 else "a row", " x ".join(map(str, array.shape)) or "one value"
+            raise InputError(f"{name}: {part} must be {wanted} of numbers, got {array.dtype} of shape {shape}.")
+    if not len(z) == len(target) == len(weights):
+        raise InputError(
+            f"{name} has {len(z)} rows, but {len(target)} targets and {len(weights)} weights: give one of each per row."
+        )
     target, weights = target.astype(np.float64), weights.astype(np.float64)
     if certificate.loss not in LOSSES:
         raise InputError(f"the certificate is for the loss {certificate.loss!r}, which this version does not know.")

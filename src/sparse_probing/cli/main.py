@@ -9,7 +9,7 @@ from collections.abc import Sequence
 import cyclopts
 
 from sparse_probing.cli.terminal import Terminal, print_error
-from sparse_probing.errors import SparseProbingError
+from sparse_probing.errors import InputError, SparseProbingError, unusable
 
 COMMANDS = {
     "cache": "Stored activations: what is there, how large, and how to make room.",
@@ -59,6 +59,9 @@ def main(arguments: list[str] | None = None) -> None:
     """Entry point of the `sprobe` command: exit code 0, 2 for the user's mistakes, 130 for Ctrl-C."""
     arguments = sys.argv[1:] if arguments is None else arguments
     try:
+        for argument in arguments:
+            if problem := unusable(argument):
+                raise InputError(f"the command line holds {argument!a}, {problem}.")
         application(arguments)(arguments, result_action="return_value", exit_on_error=False, print_error=False)
     except (SparseProbingError, cyclopts.CycloptsError) as error:
         print_error(str(_said(error)))

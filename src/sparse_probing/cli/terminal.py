@@ -14,6 +14,8 @@ from sparse_probing.views.visible import ISOLATE, harmless
 
 WIDTH_WITHOUT_TERMINAL = 132
 """Columns for files and pipes, where there is no window to fit into."""
+LONGEST_MESSAGE = 2_000
+"""Characters of an error."""
 
 
 class Terminal(Console):
@@ -51,8 +53,11 @@ def shown(text: Text) -> Text:
 
 
 def print_error(text: str) -> None:
-    """One line on standard error, whatever came."""
-    line = Text.assemble(("error:", "bold red"), " ", harmless(" ".join(text.split())))
+    """One line on standard error, whatever came: a message that quotes a whole file is cut."""
+    said = " ".join(text.split())
+    if len(said) > LONGEST_MESSAGE:
+        said = f"{said[: LONGEST_MESSAGE - 6]} [...]"
+    line = Text.assemble(("error:", "bold red"), " ", harmless(said))
     Terminal(file=sys.stderr, soft_wrap=True).print(line)
 
 

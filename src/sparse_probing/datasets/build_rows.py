@@ -21,7 +21,9 @@ from sparse_probing.datasets.align import (
 )
 from sparse_probing.datasets.audit import prescribes_splits, remove_duplicates
 from sparse_probing.datasets.feature_dataset import Alignment, FeatureDataset, NumberTarget, Sequences
+from sparse_probing.datasets.label_columns import LARGEST_NUMBER, TOO_LARGE
 from sparse_probing.datasets.labelled_text import TOKEN_NUMBERS, Document, LabelledText
+from sparse_probing.datasets.readers import check_whole
 from sparse_probing.datasets.rules import SamplingRules
 from sparse_probing.datasets.sample import sample_documents, sample_rows
 from sparse_probing.datasets.splits import enough_rows, split_rows
@@ -49,6 +51,11 @@ def build_feature_dataset(
     Raises:
         InputError: too few documents, or too few rows of a class in some split for every feature.
     """
+    check_whole([labelled.category, labelled.features, labelled.numbers], "a feature's name")
+    for document in labelled.documents:
+        check_whole([document.id, document.text, document.group], f"document {document.id!a}")
+        if any(not 0 <= span.start <= span.end <= len(document.text) for span in document.spans):
+            raise InputError(f"document {document.id!r} has a span that lies outside its text: correct or remove it.")
     prescribed = rules.split_by == "given" and prescribes_splits(labelled.documents)
     labelled, audit = remove_duplicates(labelled, prescribed=prescribed)
     if audit.groups < 3:
@@ -330,6 +337,10 @@ class _Cutter:
                 values = first.astype(float) if name == "position" else np.log2(first + 1.0)
             else:
                 values = np.array([self.labelled.documents[d].numbers.get(name, np.nan) for d in document], dtype=float)
+                if (np.abs(values) > LARGEST_NUMBER).any():
+                    raise InputError(
+                        f"{self.labelled.category}: {name!r} holds numbers of which some are too large. {TOO_LARGE}"
+                    )
             numbers[:, i] = values
         if self.labelled.level != "document" and numbers.shape[1] and self.rules.max_rows is not None:
             numbers[self.rng.permutation(len(numbers))[self.rules.max_rows :]] = np.nan

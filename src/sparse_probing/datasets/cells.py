@@ -9,6 +9,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from sparse_probing.datasets.labelled_text import Span
+from sparse_probing.datasets.readers import check_whole
 from sparse_probing.errors import InputError
 
 PREFIXED_TAG = re.compile(r"([BIESLU])-(.+)", re.DOTALL)
@@ -17,19 +18,6 @@ PREFIXED_TAG = re.compile(r"([BIESLU])-(.+)", re.DOTALL)
 def is_blank(value: object) -> bool:
     """Null, white space, or not a number (how tables in memory write an empty cell)."""
     return value is None or value != value or (isinstance(value, str) and not value.strip())
-
-
-def unbroken(value: str, where: str) -> str:
-    """The text itself.
-
-    Raises:
-        InputError: it holds half of a surrogate pair, which no tokenizer takes.
-    """
-    try:
-        value.encode()
-    except UnicodeEncodeError as error:
-        raise InputError(f"{where}: {value[error.start]!a} is half of a character: write the text as UTF-8.") from None
-    return value
 
 
 def text_cell(row: Mapping[str, object], column: str, where: str) -> str | None:
@@ -43,7 +31,7 @@ def text_cell(row: Mapping[str, object], column: str, where: str) -> str | None:
         return None
     if not isinstance(value, str):
         raise InputError(f"{where}: column {column!r} holds {str(value)[:60]!r}, a {type(value).__name__} and no text.")
-    return unbroken(value, where)
+    return value
 
 
 def list_cell(row: Mapping[str, object], column: str, what: str, where: str) -> list[Any]:
@@ -60,6 +48,7 @@ def list_cell(row: Mapping[str, object], column: str, what: str, where: str) -> 
             value = json.loads(value)
         except (ValueError, RecursionError):
             raise InputError(f"{where}: column {column!r} is not a JSON list of {what}.") from None
+        check_whole(value, where)
     if not isinstance(value, (list, tuple)):
         raise InputError(f"{where}: column {column!r} is not a list of {what}.")
     return list(value)
@@ -112,7 +101,7 @@ def word_of(word: object, where: str) -> str:
     """A word of a list of words."""
     if not isinstance(word, str):
         raise InputError(f"{where}: {word!r} is among the words and is no text.")
-    return unbroken(word, where)
+    return word
 
 
 def tag_of(tag: object, names: Sequence[str] | None, where: str) -> str:

@@ -22,6 +22,7 @@ ENDINGS = (".conllu", ".conllu.gz", ".conllu.zst")
 COLUMNS = ("upos", "xpos", "deprel")
 """Columns that can be labels; the others are no classes (form, lemma, head) or hold several things (feats, misc)."""
 MAX_VALUES = 200
+MOST_WORDS = 100_000
 BLOCK = 10
 """Sentences that stand in for a document where a file does not say where documents begin."""
 PLAIN_WORD = "word"
@@ -83,6 +84,8 @@ def parse_sentences(lines: Iterable[str], where: str) -> Iterator[Sentence]:
             block.comment(line[1:].strip())
         elif line:
             block.rows.append(_row(line, f"{where}, line {number}"))
+            if len(block.rows) > MOST_WORDS:  # they would fill the memory
+                raise InputError(f"{where}, line {number}: no sentence has {MOST_WORDS:,} words: add blank lines.")
         elif block.rows:
             yield block.sentence()
             block = _Block(where)
@@ -172,21 +175,27 @@ class _Block:
             inside = bool(surfaces) and surfaces[-1].last >= expected
             if _EMPTY_NODE.fullmatch(number):
                 continue
-            if (found := _RANGE.fullmatch(number)) and not inside and int(found[2]) > int(found[1]) == expected:
-                surfaces.append(_Surface(row, int(found[2]), []))
-            elif _NUMBER.fullmatch(number) and int(number) == expected:
+            if (found := _RANGE.fullmatch(number)) and not inside and _int(found[2]) > _int(found[1]) == expected:
+                surfaces.append(_Surface(row, _int(found[2]), []))
+            elif _NUMBER.fullmatch(number) and _int(number) == expected:
                 if not inside:
                     surfaces.append(_Surface(row, expected, []))
                 surfaces[-1].words.append(row)
                 expected += 1
             else:
                 raise InputError(
-                    f"{row.where}: id {number!r} is out of order, word {expected} comes next: number words from 1 in each "
+                    f"{row.where}: id {number[:40]!r} is out of order, word {expected} comes next: number words from 1 in each "
                     "sentence, ranges (1-2) before their words, and put a blank line between sentences."
                 )
         if surfaces and surfaces[-1].last >= expected:
-            raise InputError(f"{surfaces[-1].row.where}: range {surfaces[-1].row.cells[0]} ends behind the sentence.")
+            raise InputError(
+                f"{surfaces[-1].row.where}: range {surfaces[-1].row.cells[0][:40]} ends behind the sentence."
+            )
         return surfaces
+
+
+def _int(digits: str) -> int:
+    return int(digits) if len(digits) < 10 else 10**9  # Python reads no more than 4,300 digits
 
 
 def _rebuilt(surfaces: Sequence[_Surface]) -> str:
@@ -200,12 +209,14 @@ def _rebuilt(surfaces: Sequence[_Surface]) -> str:
 def _word(row: _Row, start: int, end: int, n_words: int) -> Word:
     _, form, lemma, upos, xpos, feats, head, deprel, _, misc = row.cells
     if head != "_" and not _NUMBER.fullmatch(head):
-        raise InputError(f"{row.where}: head {head!r} is not a number: write 0 for the root, _ where it is unknown.")
-    if head != "_" and int(head) > n_words:
-        raise InputError(f"{row.where}: head {head} lies outside the sentence, which has {n_words} words.")
+        raise InputError(
+            f"{row.where}: head {head[:40]!r} is not a number: write 0 for the root, _ where it is unknown."
+        )
+    if head != "_" and _int(head) > n_words:
+        raise InputError(f"{row.where}: head {head[:40]} lies outside the sentence, which has {n_words} words.")
     return Word(
         form=form, lemma=lemma, upos=upos, xpos=xpos, feats={} if feats == "_" else _feats(feats, row.where),
-        head=None if head == "_" else int(head), deprel=deprel, misc=misc, start=start, end=end,
+        head=None if head == "_" else _int(head), deprel=deprel, misc=misc, start=start, end=end,
     )  # fmt: skip
 
 

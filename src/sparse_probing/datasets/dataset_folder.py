@@ -16,13 +16,15 @@ import heapq
 import json
 import re
 from collections.abc import Callable, Iterator, Mapping
+from contextlib import suppress
 from dataclasses import fields
 from pathlib import Path
-from sys import intern
-from typing import Any, cast
+from sys import float_info, intern
+from typing import Any, cast, get_type_hints
 
 import polars as pl
 import zstandard
+from pydantic import TypeAdapter, ValidationError
 
 from sparse_probing.datasets.labelled_text import Document, LabelledText, Span
 from sparse_probing.datasets.readers import Row, iter_rows
@@ -37,12 +39,21 @@ HEADER_FIELDS = tuple(field.name for field in fields(LabelledText) if field.name
 DOCUMENT_FIELDS = tuple(field.name for field in fields(Document))
 COMPRESSION = 9
 BATCH = 1_000
+LARGEST_FLOAT = float_info.max
 
 _STRUCTS: dict[str, dict[str, Any]] = {
     "labels": {"feature": pl.String, "positive": pl.Boolean},
     "numbers": {"feature": pl.String, "value": pl.Float64},
     "spans": {"start": pl.Int64, "end": pl.Int64, "label": pl.String},
 }
+_KINDS: dict[str, TypeAdapter[Any]] = {
+    name: TypeAdapter(kind)
+    for name, kind in {
+        **{name: kind for name, kind in get_type_hints(LabelledText).items() if name in HEADER_FIELDS},
+        "n_documents": int, "files": list[str], "fingerprint": str,
+    }.items()
+}  # fmt: skip
+"""Field of `dataset.json` -> what it can hold."""
 _TABLE = pl.Schema(
     {"order": pl.Int64}
     | {name: pl.List(pl.Struct(_STRUCTS[name])) if name in _STRUCTS else pl.String for name in DOCUMENT_FIELDS}
@@ -252,7 +263,7 @@ def _read_header(folder: Path) -> dict[str, Any]:
         raise InputError(f"{str(folder)!r} is not a data set: it holds no {HEADER}.")
     try:
         header = json.loads(path.read_bytes())
-    except ValueError:
+    except (ValueError, RecursionError):
         header = None
     if not isinstance(header, dict):
         raise InputError(
@@ -265,6 +276,14 @@ def _read_header(folder: Path) -> dict[str, Any]:
             "read it with the version of sparse-probing that wrote it, or build it again."
         )
     _check_fields(header, (*HEADER_FIELDS, "n_documents", "files", "fingerprint"), str(path))
+    for name, kind in _KINDS.items():
+        try:
+            kind.validate_json(json.dumps(header[name]), strict=True)
+        except (ValidationError, RecursionError):
+            raise InputError(
+                f"{str(path)!r}: field {name!r} holds {str(header[name])[:60]!r}, which is not what it can hold: it was changed by "
+                "hand; build the data set again."
+            ) from None
     tables = [name for name in TABLES.values() if name in header["files"]]
     if not header["files"] or header["files"] not in ([PACKED], [PLAIN], tables):
         raise InputError(
@@ -287,25 +306,30 @@ def _records(files: list[Path]) -> Iterator[tuple[Row, str]]:
     parts = [((row, f"{path}, row {i}") for i, row in enumerate(iter_rows(path), 1)) for path in files]
     if files[0].suffix != ".parquet":
         return parts[0]
-    return (
-        (_record(row, where), where)
-        for row, where in heapq.merge(*parts, key=lambda item: cast(int, item[0].get("order", 0)))
-    )
+    return ((_record(row, where), where) for row, where in heapq.merge(*parts, key=_order))
+
+
+def _order(part: tuple[Row, str]) -> int:
+    row, where = part
+    if not isinstance(order := row.get("order", 0), int):
+        raise InputError(f"{where} has no place in the data set: it was changed by hand; build the data set again.")
+    return order
 
 
 def _record(row: Row, where: str) -> Row:
     """A row of a Parquet file as the JSON object that it was made from."""
     _check_fields(row, tuple(_TABLE), where)
     record = {name: row[name] for name in DOCUMENT_FIELDS}
-    record["labels"] = {item["feature"]: item["positive"] for item in cast(list, row["labels"])}
-    record["numbers"] = {item["feature"]: item["value"] for item in cast(list, row["numbers"])}
+    with suppress(KeyError, TypeError):  # else `_document` complains
+        record["labels"] = {item["feature"]: item["positive"] for item in cast(list, row["labels"])}
+        record["numbers"] = {item["feature"]: item["value"] for item in cast(list, row["numbers"])}
     return record
 
 
 def _document(record: Mapping[str, Any], where: str) -> Document:
     _check_fields(record, DOCUMENT_FIELDS, where)
     try:
-        return Document(
+        document = Document(
             id=record["id"],
             text=record["text"],
             group=record["group"],
@@ -317,8 +341,23 @@ def _document(record: Mapping[str, Any], where: str) -> Document:
             source=record["source"],
             licence=record["licence"],
         )
+        if _is_sound(document):
+            return document
+        raise ValueError
     except (AttributeError, KeyError, TypeError, ValueError):
         raise InputError(f"{where} is no document: it was changed by hand; build the data set again.") from None
+
+
+def _is_sound(document: Document) -> bool:
+    """Whether JSON gave every field the type that it must have."""
+    strings = (document.id, document.text, document.group, document.source or "", document.licence or "")
+    return (
+        all(isinstance(value, str) for value in strings)
+        and all(isinstance(value, bool) for value in document.labels.values())
+        and all(type(value) in (int, float) and abs(value) <= LARGEST_FLOAT for value in document.numbers.values())
+        and all(type(at) is int for span in document.spans for at in span[:2])
+        and all(type(at) is int for at in document.breaks)
+    )
 
 
 def _tuples(value: Any) -> Any:

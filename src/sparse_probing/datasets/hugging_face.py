@@ -9,14 +9,16 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, cast
 
 import polars as pl
 
-from sparse_probing.datasets.readers import Row, check_column, iter_rows
-from sparse_probing.errors import InputError, PrerequisiteError
+from sparse_probing.datasets.readers import UNREADABLE, Row, check_column, check_whole, iter_rows
+from sparse_probing.errors import InputError, PrerequisiteError, first_line
+from sparse_probing.files import no_file
 from sparse_probing.records import SPLIT_WORDS
 
 PREFIX = "hf:"
@@ -216,7 +218,7 @@ def mapped(
 
 def _parts(path: Path) -> list[_Part]:
     if (path / "dataset_dict.json").is_file():
-        parts = [_saved(path / str(name), str(name)) for name in _json(path / "dataset_dict.json", "splits")]
+        parts = [_saved(path / name, name) for name in _json(path / "dataset_dict.json", "splits", _are_names)]
     elif (path / "state.json").is_file():
         parts = [_saved(path, "")]
     else:
@@ -243,26 +245,44 @@ def _tables(path: Path) -> dict[Path, str]:
 
 
 def _saved(folder: Path, split: str) -> _Part:
-    names = [str(item["filename"]) for item in _json(folder / "state.json", "_data_files")]
     return _Part(
         split=SPLIT_WORDS.get(split, split),
-        files=[folder / Path(name).name for name in names],
-        features=_json(folder / "dataset_info.json", "features") or {},
+        files=[
+            folder / Path(str(item["filename"])).name
+            for item in _json(folder / "state.json", "_data_files", _are_files)
+        ],
+        features=_json(folder / "dataset_info.json", "features", _are_features) or {},
     )
 
 
-def _json(path: Path, field: str) -> Any:
-    try:
-        return json.loads(path.read_bytes())[field]
-    except (OSError, ValueError, KeyError, TypeError):
-        raise InputError(f"{str(path)!r} is missing or damaged: save the data set again.") from None
+def _are_names(value: Any) -> bool:
+    return isinstance(value, list) and all(isinstance(item, str) for item in value)
+
+
+def _are_files(value: Any) -> bool:
+    return isinstance(value, list) and all(isinstance(item, dict) and "filename" in item for item in value)
+
+
+def _are_features(value: Any) -> bool:
+    return value is None or isinstance(value, dict)
+
+
+def _json(path: Path, field: str, is_right: Callable[[Any], bool]) -> Any:
+    """A field of a JSON file of `save_to_disk`, of the type that it has there."""
+    if not no_file(path):
+        with suppress(OSError, ValueError, KeyError, TypeError, RecursionError):
+            value = json.loads(path.read_bytes())[field]
+            check_whole(value, str(path))
+            if is_right(value):
+                return value
+    raise InputError(f"{str(path)!r} is missing or damaged: save the data set again.")
 
 
 def _table_features(path: Path) -> dict[str, Any]:
     """What the library noted in a Parquet file of its own; nothing for the files of others."""
     try:
         return json.loads(pl.read_parquet_metadata(path)["huggingface"])["info"]["features"]
-    except (KeyError, ValueError, TypeError, pl.exceptions.PolarsError):
+    except (KeyError, TypeError, RecursionError, *UNREADABLE):
         return {}
 
 
@@ -274,10 +294,12 @@ def _rows(path: Path) -> Iterator[Row]:
             )
         yield from iter_rows(path)
         return
+    if problem := no_file(path):
+        raise InputError(f"data file {str(path)!r} {problem}.")
     try:
         frame = pl.read_ipc_stream(path)
-    except (OSError, pl.exceptions.PolarsError) as error:
-        raise InputError(f"data file {str(path)!r} cannot be read: {str(error).splitlines()[0]}.") from None
+    except UNREADABLE as error:
+        raise InputError(f"data file {str(path)!r} cannot be read: {first_line(error)}.") from None
     for batch in frame.iter_slices(BATCH):
         yield from batch.iter_rows(named=True)
 
@@ -299,15 +321,11 @@ def _hub_rows(load: Callable[..., Any], name: str, config: str | None) -> Iterat
                 yield SPLIT_WORDS.get(key, key) if len(parts) > 1 else None, class_name(dict(row))
     except ConnectionError as error:
         raise PrerequisiteError(
-            f"data set {name!r} is out of reach ({_first_line(error)}): check the network, or save it elsewhere with save_to_disk "
+            f"data set {name!r} is out of reach ({first_line(error)}): check the network, or save it elsewhere with save_to_disk "
             "and give the folder."
         ) from None
     except (OSError, ValueError, RuntimeError) as error:
-        raise InputError(f"data set {name!r} cannot be read from the Hugging Face hub: {_first_line(error)}.") from None
-
-
-def _first_line(error: Exception) -> str:
-    return (str(error).strip() or type(error).__name__).splitlines()[0].rstrip(".")
+        raise InputError(f"data set {name!r} cannot be read from the Hugging Face hub: {first_line(error)}.") from None
 
 
 # ---- names for class labels ------------------------------------------------------------------------------------------

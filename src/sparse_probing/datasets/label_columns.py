@@ -17,6 +17,11 @@ MAX_NUMBER_CATEGORIES = 10
 TRUE_WORDS = frozenset({"1", "true", "yes", "y", "t", "1.0"})
 FALSE_WORDS = frozenset({"0", "false", "no", "n", "f", "0.0"})
 MISSING_WORDS = frozenset({"", "na", "n/a", "nan", "null"})
+LARGEST_NUMBER = 1e150
+"""Its square is about the largest that float64 holds."""
+TOO_LARGE = f"Numbers are predicted up to {LARGEST_NUMBER:g}, beyond which their squares overflow: rescale the column."
+SMALLEST_SPREAD = 1e-150
+"""The square of a smaller one is 0 to float64."""
 MAX_SPELLING_NOTES = 10
 NUMBER = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)(e[+-]?\d{1,3})?", re.ASCII | re.IGNORECASE)
 
@@ -82,6 +87,10 @@ def label_column(
             "a probe needs at least two."
         )
     notes = _missing_notes(name, missing, len(words))
+    large = {word for word in present if NUMBER.fullmatch(keys[word]) and abs(float(keys[word])) > LARGEST_NUMBER}
+    if large and (number or all(NUMBER.fullmatch(keys[word]) for word in present)):
+        word, row = next((word, row) for word, row in zip(words, rows, strict=True) if word in large)
+        raise InputError(f"row {row}: column {name!r} holds {word[:40]!r}. {TOO_LARGE}")
     value_of = {word: value for word in present if (value := _number(keys[word])) is not None}
     is_boolean = kinds <= TRUE_WORDS | FALSE_WORDS
     if number or (len(value_of) == len(present) and not is_boolean and _is_continuous(set(value_of.values()))):
@@ -93,6 +102,11 @@ def label_column(
         if positive is not None:
             raise InputError(
                 f"column {name!r} is read as numbers, of which none is the class: leave out --positive {positive}."
+            )
+        spread = max(value_of.values()) - min(value_of.values())
+        if spread < SMALLEST_SPREAD:
+            raise InputError(
+                f"the numbers of column {name!r} differ by {spread:.3g} at most, whose square is 0 in float64: rescale the column."
             )
         if not number:
             notes.append(
@@ -169,7 +183,10 @@ def _word(name: str, value: object, row: int) -> str:
         raise InputError(
             f"row {row}: label column {name!r} holds {kind}, {str(value)[:60]}. Give a word, a number, true, false or null."
         )
-    return "" if value is None else str(value)
+    try:
+        return "" if value is None else str(value)
+    except ValueError:  # Python writes out no integer of more than 4,300 digits
+        raise InputError(f"row {row}: column {name!r} holds a number of thousands of digits. {TOO_LARGE}") from None
 
 
 def _key(word: str) -> str:

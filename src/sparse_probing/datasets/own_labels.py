@@ -7,6 +7,7 @@ without text are left out and counted in its notes. Files are streamed: with `mo
 from __future__ import annotations
 
 import re
+import warnings
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
 from itertools import accumulate
@@ -287,13 +288,25 @@ def _of_stretches(drawn: DrawnRows[Any], texts: Sequence[Spanned], level: Litera
     )
 
 
+def compiled(expression: str, what: str) -> re.Pattern[str]:
+    """A user's regular expression.
+
+    Raises:
+        InputError: it is none, or one of absurd depth or size.
+    """
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # of sets that a later Python may read otherwise
+            return re.compile(expression)
+    except re.error as error:
+        reason = f"{error.msg} at character {(error.pos or 0) + 1}"
+    except (RecursionError, OverflowError, MemoryError):
+        reason = "it is nested too deeply, or repeats too often"
+    raise InputError(f"{what} is no regular expression: {reason} of {expression[:200]!r}.")
+
+
 def _finder(name: str, labeller: Labeller) -> Callable[[str], object]:
     if not isinstance(labeller, str):
         return labeller
-    try:
-        pattern = re.compile(labeller)
-    except re.error as error:
-        raise InputError(
-            f"labeller {name!r} is no regular expression: {error.msg} at character {(error.pos or 0) + 1} of {labeller!r}."
-        ) from None
+    pattern = compiled(labeller, f"labeller {name!r}")
     return lambda text: [match.span() for match in pattern.finditer(text) if match.end() > match.start()]

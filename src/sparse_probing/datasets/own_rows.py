@@ -11,7 +11,7 @@ from typing import Any, Generic, TypedDict, TypeVar, cast
 from sparse_probing.datasets.cells import is_blank
 from sparse_probing.datasets.draw import Draw, priority
 from sparse_probing.datasets.labelled_text import Document
-from sparse_probing.datasets.readers import Row, check_column, iter_rows, stem
+from sparse_probing.datasets.readers import Row, check_column, check_whole, iter_rows, stem
 from sparse_probing.errors import InputError
 from sparse_probing.records import SPLIT_WORDS, Split
 
@@ -87,13 +87,16 @@ def draw_rows(  # noqa: D417 - the other arguments are those of Reading
         pair_column: groups that are drawn together (see `own_labels.labelled_documents`).
 
     Raises:
-        InputError: no row with content, an unknown column, an id that is not unique, a split of another name; as `iter_rows`.
+        InputError: no row with content, an unknown column, an id that is not unique, a split of another name, half of a
+            character; as `iter_rows`.
     """
     path = Path(data) if isinstance(data, (Path, str)) else None
     category = category or (stem(path) if path else "own labels")
     where = str(path) if path else category
     rows = iter_rows(path) if path else cast(Iterable[Row | str], data)
     group_column = group_column or pair_column
+    used = list(filter(None, (*columns, group_column, id_column, split_column)))
+    check_whole(used, "a column's name")
     known: dict[str, None] = {}
     draw: Draw[None, DrawnRow[Content]] = Draw(most + 1 if most and pair_column else most, seed)
     left_out: list[int] = []
@@ -102,6 +105,8 @@ def draw_rows(  # noqa: D417 - the other arguments are those of Reading
         row: Row = {"text": given} if isinstance(given, str) else given
         known.update(dict.fromkeys(row))
         place = f"{where}, row {number}"
+        if path is None:  # the readers of files look themselves
+            check_whole([row.get(name) for name in used], place)
         content = parse(row, place)
         if content is None:
             n_left_out += 1
@@ -113,7 +118,7 @@ def draw_rows(  # noqa: D417 - the other arguments are those of Reading
         draw.offer(None, (group if pair_column else None) or drawn.id, drawn)
     if not number:
         raise InputError(f"{where} holds no rows.")
-    for column_name in filter(None, (*columns, group_column, id_column, split_column)):
+    for column_name in used:
         check_column(column_name, known, where)
     if n_left_out == number:
         raise InputError(f"{where}: none of the {number:,} rows has {lacking}.")

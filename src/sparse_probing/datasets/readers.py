@@ -5,14 +5,16 @@ Every complaint names the file and the line or row.
 
 from __future__ import annotations
 
+import codecs
 import csv
 import difflib
 import gzip
 import io
 import json
+import re
 import zlib
 from collections import Counter
-from collections.abc import Callable, Collection, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from itertools import chain
 from pathlib import Path
@@ -20,17 +22,26 @@ from pathlib import Path
 import polars as pl
 import zstandard
 
-from sparse_probing.errors import InputError
+from sparse_probing.errors import InputError, first_line
+from sparse_probing.files import no_file
 
 Row = dict[str, object]
 
 PACKED = (".gz", ".zst")
+UNREADABLE = (pl.exceptions.PolarsError, pl.exceptions.PanicException, OSError, ValueError, OverflowError)
+"""What Polars raises for damaged tables, and for values that Python does not have (the year 300,000)."""
 CHUNK = 512
 """Bytes of Zstandard to unpack at a time: a few of them can hold 128 KiB of text."""
 PARQUET_ROWS = 16_384
 """Rows in memory at a time. (Polars' own batches run ahead of the reader: 0.9 GB for a file of 1.4 GB.)"""
-LONGEST_CELL = 1 << 26
-"""Characters in a CSV cell. The limit keeps a quote that is never closed from filling the memory with the rest of a file."""
+LONGEST_LINE = 1 << 26
+"""Bytes of a line, and characters of a CSV row. The limit keeps a line that never ends (a few kB, packed) and a quote that is
+never closed from filling the memory."""
+READ_AHEAD = 1 << 16
+HALF = re.compile(r"\\u[dD][89a-fA-F]")
+"""In JSON, the beginning of every half of a surrogate pair; most have their other half beside them."""
+DAMAGED = (EOFError, gzip.BadGzipFile, zlib.error, zstandard.ZstdError)
+"""What unpacking raises."""
 
 
 def iter_rows(path: Path) -> Iterator[Row]:
@@ -39,7 +50,8 @@ def iter_rows(path: Path) -> Iterator[Row]:
     Cells of CSV and TSV files are strings, quoted as in RFC 4180; an empty cell is an empty string.
 
     Raises:
-        InputError: the file is missing, of another kind, not UTF-8, cut off, or has a malformed line (named by number).
+        InputError: the file is missing, of another kind, not UTF-8, cut off, or has a line that is malformed, longer than 64 MiB
+            or holds half of a character (named by number).
     """
     _check_is_file(path)
     kind = _unpacked(path).suffix.lower()
@@ -80,17 +92,19 @@ def open_text(path: Path, newline: str = "\n") -> Iterator[io.TextIOWrapper]:
         newline: as in `open`; the default ends lines at line feeds only.
 
     Raises:
-        InputError: the file is missing, not UTF-8, cut off or damaged; also while it is being read.
+        InputError: the file is missing, not UTF-8, cut off or damaged, or has an endless line; also while it is being read.
     """
     _check_is_file(path)
     try:
-        with _open_bytes(path) as raw, io.TextIOWrapper(raw, encoding="utf-8-sig", newline=newline) as file:
+        limited = _LimitedLines(_opened(path), path, b"\n" if newline == "\n" else b"\r\n")
+        raw = io.BufferedReader(limited, READ_AHEAD)
+        with io.TextIOWrapper(raw, encoding="utf-8-sig", newline=newline) as file:
             yield file
     except UnicodeDecodeError:
         raise InputError(f"data file {str(path)!r} is not UTF-8 {_first_bad_byte(path)}.") from None
     except EOFError:
         raise _CutOffError(f"data file {str(path)!r} is cut off: fetch it again.") from None
-    except (gzip.BadGzipFile, zlib.error, zstandard.ZstdError) as error:
+    except DAMAGED as error:
         raise InputError(
             f"data file {str(path)!r} cannot be unpacked ({error}): it is damaged, or no {path.suffix} file at all. "
             "Fetch it again or rename it."
@@ -102,9 +116,15 @@ class _CutOffError(InputError):
 
 
 def _check_is_file(path: Path) -> None:
-    if not path.is_file():
-        problem = "is a folder: name a file in it" if path.is_dir() else "does not exist: check the path"
+    if problem := no_file(path):
         raise InputError(f"data file {str(path)!r} {problem}.")
+
+
+def _opened(path: Path) -> io.RawIOBase | io.BufferedIOBase:
+    try:
+        return _open_bytes(path)
+    except OSError as error:
+        raise InputError(f"data file {str(path)!r} cannot be read ({error.strerror}): check its permissions.") from None
 
 
 def _unpacked(path: Path) -> Path:
@@ -115,6 +135,38 @@ def _open_bytes(path: Path) -> gzip.GzipFile | io.BufferedReader:
     if path.suffix.lower() == ".gz":
         return gzip.open(path)
     return io.BufferedReader(_Zstandard(path)) if path.suffix.lower() == ".zst" else path.open("rb")
+
+
+class _LimitedLines(io.RawIOBase):
+    """Bytes of a file, refused as soon as a line is longer than any line of text."""
+
+    def __init__(self, file: io.RawIOBase | io.BufferedIOBase, path: Path, ends: bytes) -> None:
+        self._file, self._path, self._ends = file, path, ends
+        self._length, self._lines = 0, 0
+
+    def readable(self) -> bool:
+        return True
+
+    def readinto(self, buffer: memoryview | bytearray) -> int:  # pyright: ignore[reportIncompatibleMethodOverride]
+        size = self._file.readinto(buffer) or 0
+        read = bytes(buffer[:size])
+        last = max(read.rfind(end) for end in (self._ends[:1], self._ends[1:]) if end)
+        self._length = self._length + size if last < 0 else size - last - 1
+        self._lines += read.count(b"\n")
+        if self._length > LONGEST_LINE:
+            raise _too_long(self._path, self._lines + 1)
+        return size
+
+    def close(self) -> None:
+        self._file.close()
+        super().close()
+
+
+def _too_long(path: Path, line: int) -> InputError:
+    return InputError(
+        f"{path}, line {line} is longer than {LONGEST_LINE >> 20} MiB: this is no text of one row per line, or the line breaks "
+        "are missing."
+    )
 
 
 class _Zstandard(io.RawIOBase):
@@ -150,18 +202,28 @@ class _Zstandard(io.RawIOBase):
 
 def _first_bad_byte(path: Path) -> str:
     """Where a file stops being UTF-8, and advice. A decoder that reads in pieces does not say."""
-    before = 0
-    with _open_bytes(path) as file:
-        encoding = "utf-16" if file.read(2) in (b"\xff\xfe", b"\xfe\xff") else "latin1"
-    with _open_bytes(path) as file:
-        for number, line in enumerate(file, 1):
-            try:
-                line.decode("utf-8")
-            except UnicodeDecodeError as error:
-                place = f"(byte {before + error.start} is 0x{line[error.start]:02x}) in line {number}"
-                return f"{place}: convert it, for example with `iconv -f {encoding} -t utf-8`"
-            before += len(line)
-    return "at its end"
+    before, lines = 0, 1
+    decoder = codecs.getincrementaldecoder("utf-8")()
+    encoding = "latin1"
+    try:
+        with _open_bytes(path) as file:
+            while piece := file.read(READ_AHEAD):
+                if before == 0 and piece[:2] in (b"\xff\xfe", b"\xfe\xff"):
+                    encoding = "utf-16"
+                kept = decoder.getstate()[0]  # of a character that the last piece has begun
+                try:
+                    decoder.decode(piece)
+                except UnicodeDecodeError as error:
+                    whole = kept + piece
+                    byte, lines = before - len(kept) + error.start, lines + whole[: error.start].count(b"\n")
+                    return (
+                        f"(byte {byte} is 0x{whole[error.start]:02x}) in line {lines}: convert it, for example with "
+                        f"`iconv -f {encoding} -t utf-8`"
+                    )
+                before, lines = before + len(piece), lines + piece.count(b"\n")
+    except DAMAGED as error:
+        return f"and cannot be unpacked ({error or 'it is cut off'}): fetch it again"
+    return "at its end: it is cut off"
 
 
 def _text_rows(path: Path, newline: str, parse: Callable[[io.TextIOWrapper, Path], Iterator[Row]]) -> Iterator[Row]:
@@ -191,7 +253,32 @@ def _json_rows(file: io.TextIOWrapper, path: Path) -> Iterator[Row]:
             raise InputError(f"{path}, line {number} is not JSON ({error}).") from None
         if not isinstance(row, dict):
             raise InputError(f"{path}, line {number} is JSON but not an object: write one {{...}} per line.")
+        if HALF.search(line):
+            check_whole(row, f"{path}, line {number}")
         yield row
+
+
+def check_whole(value: object, where: str) -> None:
+    """All strings of a value, at any depth, are text.
+
+    Raises:
+        InputError: one of them holds half of a surrogate pair, which no file and no tokenizer takes.
+    """
+    open_values = [value]
+    while open_values:
+        value = open_values.pop()
+        if isinstance(value, str):
+            try:
+                value.encode()
+            except UnicodeEncodeError as error:
+                raise InputError(
+                    f"{where}: {value[error.start]!a} in {value[:40]!a} is half of a character: write both halves, or the "
+                    "character itself as UTF-8."
+                ) from None
+        elif isinstance(value, Mapping):
+            open_values += [*value.values(), *value]
+        elif isinstance(value, (list, tuple)):
+            open_values += value
 
 
 def _refuse_constant(word: str) -> object:
@@ -199,14 +286,30 @@ def _refuse_constant(word: str) -> object:
 
 
 def _csv_rows(file: io.TextIOWrapper, path: Path) -> Iterator[Row]:
-    csv.field_size_limit(LONGEST_CELL)  # the default, 131,072 characters, is less than a long document has
+    csv.field_size_limit(LONGEST_LINE)  # the default, 131,072 characters, is less than a long document has
     delimiter, separators = ("\t", "tabs") if _unpacked(path).suffix.lower() == ".tsv" else (",", "commas")
-    lines = _without_nul(file, path)
+    begins, rows = 1, 0
+
+    def checked() -> Iterator[str]:
+        row, length = begins, 0
+        for number, line in enumerate(file, 1):
+            if "\0" in line:
+                raise InputError(
+                    f"{path}, line {number} contains a NUL character: remove it, or save the file as UTF-8."
+                )
+            row, length = (row, length + len(line)) if row == begins else (begins, len(line))
+            if length > LONGEST_LINE:
+                raise InputError(
+                    f"{path}, line {number}: the row that begins at line {begins} is longer than {LONGEST_LINE:,} characters: "
+                    "close the quote that was opened there."
+                )
+            yield line
+
+    lines = checked()
     first = next(lines, "")
     if delimiter == "," and ";" in first and "," not in first:  # what spreadsheets write where the comma is decimal
         delimiter, separators = ";", "semicolons"
     reader = csv.reader(chain([first], lines), delimiter=delimiter, strict=True)
-    begins, rows = 1, 0
     try:
         header = next((cells for cells in reader if cells), [])
         twice = next((name for name, count in Counter(filter(None, header)).items() if count > 1), None)
@@ -232,21 +335,15 @@ def _csv_rows(file: io.TextIOWrapper, path: Path) -> Iterator[Row]:
         raise InputError(f"{path} holds no rows, only a header.")
 
 
-def _without_nul(file: io.TextIOWrapper, path: Path) -> Iterator[str]:
-    for number, line in enumerate(file, 1):
-        if "\0" in line:
-            raise InputError(f"{path}, line {number} contains a NUL character: remove it, or save the file as UTF-8.")
-        yield line
-
-
 def _parquet_rows(path: Path) -> Iterator[Row]:
-    table, first = pl.scan_parquet(path, glob=False), 0
+    first = 0
     try:
+        table = pl.scan_parquet(path, glob=False)
         while (rows := table.slice(first, PARQUET_ROWS).collect()).height:
             yield from rows.iter_rows(named=True)
             first += rows.height
-    except pl.exceptions.PolarsError as error:
-        raise InputError(f"data file {str(path)!r} cannot be read: {str(error).splitlines()[0]}.") from None
+    except UNREADABLE as error:
+        raise InputError(f"data file {str(path)!r} cannot be read: {first_line(error)}.") from None
 
 
 def column(rows: Sequence[Row], name: str, path: Path) -> list[object]:

@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass, replace
-from typing import Any, Literal
+from typing import Any, Literal, get_type_hints
 
+from pydantic import TypeAdapter, ValidationError
+
+from sparse_probing.errors import InputError
 from sparse_probing.records import Pooling
 
 
@@ -50,10 +54,40 @@ class SamplingRules:
     """Positives and negatives that each split must have; a feature with fewer is left out."""
 
     def adapted(self, recommended: Mapping[str, Any], chosen: Mapping[str, Any]) -> SamplingRules:
-        """These rules with what a source recommends, and over that what the user chose."""
+        """These rules with what a source recommends, and over that what the user chose.
+
+        Raises:
+            InputError: a rule that there is not, or of a value that it cannot have (rules can come from a file).
+        """
         merged = {**recommended, **{name: value for name, value in chosen.items() if value is not None}}
-        if isinstance(merged.get("pooling"), str):
+        if merged.get("pooling") in set(Pooling):
             merged["pooling"] = Pooling(merged["pooling"])
         if isinstance(merged.get("fractions"), list):  # read from JSON
             merged["fractions"] = tuple(merged["fractions"])
-        return replace(self, **merged)
+        for name, value in merged.items():
+            if not _can_be(name, value):
+                raise InputError(
+                    f"the rules of the data set say {name} = {value!r:.60}, which no rule can: build it again."
+                )
+        rules = replace(self, **merged)
+        counts = (rules.window, rules.windows_per_document, 1 if rules.max_rows is None else rules.max_rows)
+        shares = (0.0, rules.positive_share, rules.most_positive, 1.0)
+        if min(counts) < 1 or min(rules.skip_first, rules.min_rows) < 0 or list(shares) != sorted(shares):
+            raise InputError(
+                "the rules of the data set cannot be used (a count below 1, or shares of positives that are none): build it again."
+            )
+        if min(rules.fractions) < 0 or abs(sum(rules.fractions) - 1) > 1e-6:
+            raise InputError(
+                f"the rules of the data set divide it into {rules.fractions}, which is not 1 in all: build it again."
+            )
+        return rules
+
+
+_KINDS = {name: TypeAdapter(kind) for name, kind in get_type_hints(SamplingRules).items()}
+
+
+def _can_be(name: str, value: Any) -> bool:
+    with suppress(KeyError, ValidationError):
+        _KINDS[name].validate_python(value, strict=True)
+        return True
+    return False

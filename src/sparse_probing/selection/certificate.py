@@ -26,8 +26,8 @@ from typing import Any, NamedTuple
 import numpy as np
 from jaxtyping import Float, Int, Int8
 
-from sparse_probing.errors import InputError
-from sparse_probing.files import write_atomically
+from sparse_probing.errors import InputError, first_line
+from sparse_probing.files import no_file, write_atomically
 from sparse_probing.selection.problem import Problem
 
 FORMAT = 1
@@ -139,6 +139,8 @@ def read_certificate(path: Path) -> Certificate:
         InputError: the file is absent, damaged, or nothing that `write_certificate` wrote.
     """
     name = f"certificate {str(path)!r}"
+    if problem := no_file(path):
+        raise InputError(f"{name} cannot be read: it {problem}.")
     try:
         raw = path.read_bytes()
     except OSError as error:
@@ -154,8 +156,7 @@ def read_certificate(path: Path) -> Certificate:
         header = json.loads(arrays.pop("header").tobytes())
         version = header.pop("format")
     except Exception as error:  # a forged archive can make the readers of zip, npy and JSON raise almost anything
-        reason = str(error).partition("\n")[0] or type(error).__name__
-        raise InputError(f"{name} is unreadable ({reason}): run the exact search again.") from None
+        raise InputError(f"{name} is unreadable ({first_line(error)}): run the exact search again.") from None
     if version != FORMAT:
         raise InputError(f"{name} has format {version!r}, not {FORMAT}: use the version that wrote it.")
     same = [("support", "coefficients"), ("branch", "dual_intercept"), ("dual_column", "dual_coefficient")]
@@ -191,9 +192,8 @@ def check_certificate(certificate: Certificate, problem: Problem, progress: Prog
 
 def _sealed(archive: bytes) -> bytes:
     """A zip archive without a comment, given the comment that carries its checksum."""
-    body = (
-        archive[:-2] + (len(SEAL) + 2 * DIGEST).to_bytes(2, "little") + SEAL
-    )  # it ends with the length of the comment
+    # An archive ends with the length of its comment.
+    body = archive[:-2] + (len(SEAL) + 2 * DIGEST).to_bytes(2, "little") + SEAL
     return body + hashlib.blake2b(body, digest_size=DIGEST).hexdigest().encode()
 
 

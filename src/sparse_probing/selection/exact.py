@@ -192,9 +192,12 @@ def checked_problem(problem: Problem) -> Problem:
             )
         if len(seen) < 2:
             raise InputError("all rows with weight belong to one class: nothing can be told apart. Give rows of both.")
-    bad = sum(int((~np.isfinite(z[at : at + 4096])).any(axis=1).sum()) for at in range(0, len(z), 4096))
+    largest = np.finfo(np.float32).max
+    bad = sum(int((~(np.abs(z[at : at + 4096]) <= largest)).any(axis=1).sum()) for at in range(0, len(z), 4096))
     if bad:
-        raise InputError(f"{bad} of {len(z)} rows hold NaN or infinity: drop them, or the columns that hold them.")
+        raise InputError(
+            f"{bad} of {len(z)} rows hold NaN, infinity or numbers beyond float32: drop them, or the columns that hold them."
+        )
     z = np.ascontiguousarray(z, dtype=np.float32)
     weights = weights if abs(total - 1) <= 1e-12 else weights / total
     return problem if z is problem.z and weights is problem.weights else replace(problem, z=z, weights=weights)

@@ -12,7 +12,6 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from sparse_probing.datasets.cells import unbroken
 from sparse_probing.datasets.draw import Draw
 from sparse_probing.datasets.labelled_text import Document, LabelledText
 from sparse_probing.datasets.readers import Row, iter_rows
@@ -61,7 +60,6 @@ def _checked(
         text = row.get("text")
         if not isinstance(text, str):
             raise InputError(f"{where}, row {number} has no text: a corpus row needs the field 'text'.")
-        unbroken(text, f"{where}, row {number}")
         yield split, row
         if number % PROGRESS_STEP == 0:
             options.progress(PROGRESS_STEP)

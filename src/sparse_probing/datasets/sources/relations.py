@@ -14,7 +14,6 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from sparse_probing.datasets.cells import unbroken
 from sparse_probing.datasets.draw import Draw, priority
 from sparse_probing.datasets.labelled_text import Document, LabelledText, Span
 from sparse_probing.datasets.readers import Row, iter_rows
@@ -174,7 +173,7 @@ def _text(row: Row, field: str, where: str) -> str:
     value = row.get(field)
     if not isinstance(value, str) or not value.strip():
         raise InputError(f"{where} has no {field!r}: a fact needs it (docs/datasets.md, sources).")
-    return unbroken(value, where)
+    return value
 
 
 def _feature(relation: str) -> str:
