@@ -6,7 +6,7 @@ import json
 import shutil
 import time
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +15,7 @@ import polars as pl
 from sparse_probing.activations.extract import extract, find_units
 from sparse_probing.activations.forecast import Forecast, forecast
 from sparse_probing.activations.models import LoadedModel, load_model, outline_model
+from sparse_probing.activations.pace import estimated_pace, measured_pace
 from sparse_probing.activations.store import Activations
 from sparse_probing.analyses.datasheet import datasheet
 from sparse_probing.analyses.examples import NamedNeuron, activation_histograms, choose_examples, show_examples
@@ -37,6 +38,7 @@ from sparse_probing.sweep.evaluate_numbers import NumberTables, evaluate_numbers
 from sparse_probing.sweep.local_runner import CERTIFICATES, run_tasks
 from sparse_probing.sweep.number_probes import NumberTask
 from sparse_probing.sweep.numbers import plan_numbers, run_numbers
+from sparse_probing.sweep.pace import probing_seconds
 from sparse_probing.sweep.plan import ExactPlan, Method, Plan, plan_tasks
 
 UNTRAINED_SEED = 0
@@ -96,6 +98,10 @@ def run(
     number_tasks = plan_numbers(dataset, layers, random_model=config.random_model)
     if _begin(folder, config, identity):
         return _result(folder)
+    with reporter.stage("calibrate", 1, "pass") as done:
+        plan_of_time = _timed(config, dataset, sites, measured_pace(model, dataset, sites))
+        done(1)
+    reporter.note(forecast_words(config, plan_of_time))
     stores = _activations(config, model, dataset, sites, reporter)
     plan = _plan(config, ks, exact)
     tables = _probes(config, plan, dataset, stores, layers, folder, reporter)
@@ -147,7 +153,8 @@ def _result(folder: Path) -> RunResult:
 
 
 def dry_run(config: RunConfig, labelled: Sequence[LabelledText] | None = None) -> Forecast:
-    """What `run` would need, without loading weights or writing anything.
+    """What `run` would need, without loading weights or writing anything. Its time is estimated from the model's size and the speed
+    of this machine's CPU.
 
     Raises:
         InputError: data, options or model cannot be used as given.
@@ -159,7 +166,23 @@ def dry_run(config: RunConfig, labelled: Sequence[LabelledText] | None = None) -
             f"the size of {config.site!r} needs the weights: leave out --dry-run, or name a site that `sprobe sites` lists."
         )
     dataset = build_dataset(config, list(labelled) if labelled is not None else labelled_text_of(config), model)
-    return forecast(dataset, sites * (2 if config.random_model else 1), config.store_dtype)
+    return _timed(config, dataset, sites, estimated_pace(model, dataset, sites))
+
+
+def forecast_words(config: RunConfig, plan: Forecast) -> str:
+    """Tokens, models and time, in a sentence; the time is that of a run that finds nothing stored."""
+    models = "2 models (the second untrained)" if config.random_model else "1 model"
+    return (
+        f"{plan.tokens:,} tokens through {models}: {plan.time(1 + config.random_model)}, less what is stored already."
+    )
+
+
+def _timed(config: RunConfig, dataset: FeatureDataset, sites: Sequence[Site], pace: float) -> Forecast:
+    plan = forecast(dataset, list(sites) * (1 + config.random_model), config.store_dtype)
+    probing = probing_seconds(
+        dataset, len(sites), sites[0].width, random_model=config.random_model, workers=config.workers
+    )
+    return replace(plan, seconds_per_token=pace, probing_seconds=probing)
 
 
 def sizes_of(config: RunConfig, sites: Sequence[Site]) -> tuple[tuple[int, ...], ExactPlan | None]:

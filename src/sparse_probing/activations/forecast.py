@@ -13,6 +13,7 @@ from sparse_probing.activations.shards import StoredType, shard_bytes
 from sparse_probing.activations.store import cache_folder
 from sparse_probing.datasets.feature_dataset import FeatureDataset
 from sparse_probing.errors import PrerequisiteError
+from sparse_probing.progress import duration
 from sparse_probing.records import Site
 
 ROOM_TO_SPARE = 64 * 2**20
@@ -29,6 +30,24 @@ class Forecast:
     bytes_needed: int
     """On disk, beside what is there already."""
     bytes_free: int
+    seconds_per_token: float | None = None
+    """Of one model's passes on this machine, about; null where it was not estimated."""
+    probing_seconds: float | None = None
+    """Of the probes, about."""
+
+    def time(self, models: int) -> str:
+        """How long it will take, in words.
+
+        Args:
+            models: that read the tokens: 2 with the untrained twin.
+        """
+        assert self.seconds_per_token is not None
+        assert self.probing_seconds is not None
+        passes = models * self.tokens * self.seconds_per_token
+        return (
+            f"about {duration(passes + self.probing_seconds)} on this machine (activations {duration(passes)}, probes "
+            f"{duration(self.probing_seconds)})"
+        )
 
     def check(self, cache: Path) -> None:
         """Refuse what will not fit.

@@ -9,6 +9,7 @@ import time
 from collections import deque
 
 from sparse_probing.cli.terminal import Terminal
+from sparse_probing.progress import duration
 
 INTERVAL = 30.0
 """Seconds between two lines of one stage."""
@@ -72,14 +73,6 @@ class LogLines:
 def per_second(rate: float) -> str:
     """`1,203`, `3.5`, `0.02`."""
     return f"{rate:,.0f}" if rate >= 10 else f"{rate:.2g}"
-
-
-def duration(seconds: float) -> str:
-    """`8 s`, `12 min`, `3 h 20 min`."""
-    if seconds < 100:
-        return f"{seconds:.0f} s"
-    minutes = round(seconds / 60)
-    return f"{minutes} min" if minutes < 100 else f"{minutes // 60} h {minutes % 60} min"
 
 
 def memory() -> str:
