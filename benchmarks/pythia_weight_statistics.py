@@ -16,7 +16,8 @@ from typing import Any
 import torch
 from transformers import AutoModel
 
-from sparse_probing.activations.models import load_config, model_path
+from sparse_probing.activations.model_text import model_path
+from sparse_probing.activations.models import load_config
 from sparse_probing.activations.sites import find_sites
 from sparse_probing.activations.weights import read_weights
 from sparse_probing.analyses.weight_statistics import neuron_statistics, percentile

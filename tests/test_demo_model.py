@@ -10,7 +10,8 @@ import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 import sparse_probing
-from sparse_probing.activations.models import DEMO_MODEL, model_path, model_sites
+from sparse_probing.activations.model_text import DEMO_MODEL, model_path
+from sparse_probing.activations.models import model_sites
 from sparse_probing.datasets.sources.demo_corpus import documents_of
 
 

@@ -16,7 +16,6 @@ from sparse_probing.datasets.labelled_text import LabelledText
 from sparse_probing.errors import InputError, PrerequisiteError
 from sparse_probing.files import file_name, remove_partials, write_json
 from sparse_probing.inputs import RULE_OPTIONS
-from sparse_probing.report.datasheet import write_datasheet
 from sparse_probing.results.run_folder import read_sheets
 
 
@@ -35,6 +34,8 @@ def write_built(folder: Path, config: DataConfig, texts: Sequence[LabelledText],
         InputError: the folder holds something else.
         PrerequisiteError: the folder cannot be written.
     """
+    from sparse_probing.report.datasheet import write_datasheet  # charts take half a second; `show` draws none
+
     chosen = {name: getattr(config, name) for name in RULE_OPTIONS if getattr(config, name) is not None}
     places = [folder if len(texts) == 1 else folder / _folder_name(text.category) for text in texts]
     for place, text in zip(places, texts, strict=True):

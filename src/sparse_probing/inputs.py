@@ -8,7 +8,7 @@ from dataclasses import fields, replace
 from pathlib import Path
 from typing import Literal
 
-from sparse_probing.activations.models import ModelOutline
+from sparse_probing.activations.model_text import ModelText
 from sparse_probing.config import DataConfig
 from sparse_probing.datasets.build_rows import build_feature_dataset
 from sparse_probing.datasets.conllu import ENDINGS as CONLLU_ENDINGS
@@ -198,7 +198,7 @@ def _labelled(config: DataConfig, data: Data, reading: Reading) -> LabelledText:
 
 
 def build_dataset(
-    config: DataConfig, texts: Sequence[LabelledText], model: ModelOutline, done: Callable[[int], None] = lambda _: None
+    config: DataConfig, texts: Sequence[LabelledText], model: ModelText, done: Callable[[int], None] = lambda _: None
 ) -> FeatureDataset:
     """Rows of all categories, tokenized for the model.
 

@@ -8,7 +8,6 @@ import logging
 from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from importlib import resources
 from pathlib import Path
 from typing import Any, Literal
 
@@ -27,6 +26,7 @@ from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING, 
 from transformers.utils import logging as transformers_logging
 
 from sparse_probing.activations.loading import brief, check_complete, check_sizes, loading
+from sparse_probing.activations.model_text import NO_LIMIT, ModelText, model_path
 from sparse_probing.activations.sites import ModelSites, find_sites
 from sparse_probing.datasets.align import TextTokenizer, special_tokens
 from sparse_probing.errors import InputError
@@ -35,24 +35,18 @@ transformers_logging.set_verbosity_error()
 transformers_logging.disable_progress_bar()
 logging.getLogger("huggingface_hub").setLevel(logging.ERROR)  # a hub that cannot be reached is one sentence of ours
 
-DEMO_MODEL = "demo"
-NO_LIMIT = 10**9
 Objective = Literal["next token", "masked token"]
 """What a language-model head was trained to predict."""
 CONTEXT_NAMES = ("max_position_embeddings", "n_positions", "max_seq_len")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
-class ModelOutline:
+class ModelOutline(ModelText):
     """What is known of a model without its weights: enough to build rows and to forecast sizes."""
 
-    name: str
     network: nn.Module
     """The module tree, on the meta device."""
-    tokenizer: TextTokenizer
     sites: ModelSites
-    context: int
-    """Longest sequence that the model takes; `NO_LIMIT` where it states none."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -69,13 +63,6 @@ class LoadedModel(ModelOutline):
     """The same network with its language-model head, where that was asked for and the checkpoint has one."""
     objective: Objective | None = None
     """What that head predicts."""
-
-
-def model_path(name: str) -> str:
-    """What `from_pretrained` is given: `demo` stands for the bundled model."""
-    if name == DEMO_MODEL:
-        return str(resources.files("sparse_probing") / "assets" / "demo_model")
-    return name
 
 
 def load_config(name: str, *, trust_remote_code: bool = False) -> Any:
@@ -343,8 +330,5 @@ def _text_tokenizer(tokenizer: Any, name: str, model_type: str) -> TextTokenizer
             f"(PreTrainedTokenizerFast, file tokenizer.json) for {model_type} models into the model's folder."
         )
     backend = tokenizer.backend_tokenizer
-    front, behind = special_tokens(backend)
-    bos = None if tokenizer.bos_token is None else backend.token_to_id(str(tokenizer.bos_token))
-    if not front and not behind and bos is not None:
-        front = (bos,)  # the tokenizers of many causal models leave it to the caller
+    front, behind = special_tokens(backend, None if tokenizer.bos_token is None else str(tokenizer.bos_token))
     return TextTokenizer(backend=backend, front=front, behind=behind)

@@ -106,7 +106,6 @@ def audit(
     from sparse_probing.cli.datasheet import print_datasheets
     from sparse_probing.cli.progress import Bars
     from sparse_probing.cli.terminal import Terminal
-    from sparse_probing.report.datasheet import write_datasheet_page
 
     made = _config(config, options, folder)
     texts, dataset = _prepared(made)
@@ -117,6 +116,8 @@ def audit(
             done(1)
     print_datasheets(sheets)
     if html is not None:
+        from sparse_probing.report.datasheet import write_datasheet_page
+
         write_datasheet_page(html, sheets)
         Terminal(soft_wrap=True).print(f"page: {html}")
 
@@ -144,13 +145,14 @@ def preview(
     from sparse_probing.cli.preview import print_preview
     from sparse_probing.cli.terminal import Terminal
     from sparse_probing.records import task_rng
-    from sparse_probing.report.datasheet import write_preview
 
     made = _config(config, options, folder)
     _, dataset = _prepared(made)
     rows = preview_rows(dataset, n=n, rng=task_rng(made.seed, "preview"))
     print_preview(rows)
     if html is not None:
+        from sparse_probing.report.datasheet import write_preview
+
         write_preview(html, rows)
         Terminal(soft_wrap=True).print(f"page: {html}")
 
@@ -184,7 +186,7 @@ def _config(file: Path | None, options: DataConfig, folder: Path | None = None) 
 
 
 def _prepared(config: DataConfig) -> tuple[list[LabelledText], FeatureDataset]:
-    from sparse_probing.activations.models import outline_model
+    from sparse_probing.activations.model_text import text_of_model
     from sparse_probing.cli.progress import Bars
     from sparse_probing.cli.terminal import warn_of_model_code
     from sparse_probing.inputs import build_dataset, labelled_text_of
@@ -192,7 +194,7 @@ def _prepared(config: DataConfig) -> tuple[list[LabelledText], FeatureDataset]:
     warn_of_model_code(trusted=config.trust_remote_code)
     bars = Bars()
     texts = labelled_text_of(config, bars)
-    model = outline_model(config.model, trust_remote_code=config.trust_remote_code)
+    model = text_of_model(config.model, trust_remote_code=config.trust_remote_code)
     with bars.stage("build rows", sum(len(text.documents) for text in texts), "text") as done:
         return texts, build_dataset(config, texts, model, done)
 

@@ -58,20 +58,26 @@ PROBES = ("a", "A", "1", ".", "中")
 """Texts to learn the special tokens from; one of them has tokens in any usual vocabulary."""
 
 
-def special_tokens(backend: Tokenizer) -> tuple[tuple[int, ...], tuple[int, ...]]:
-    """Ids that a tokenizer puts in front of a text and behind it.
+def special_tokens(backend: Tokenizer, bos_token: str | None) -> tuple[tuple[int, ...], tuple[int, ...]]:
+    """Ids that a tokenizer puts in front of a text and behind it; BOS in front where it knows one and puts nothing.
+
+    The tokenizers of many causal models leave BOS to the caller.
 
     Raises:
         InputError: they cannot be told from the tokens of the text.
     """
     unpadded(backend)  # a file may ask for padding: the last id would be [PAD]
+    known = None if bos_token is None else backend.token_to_id(bos_token)
+    bos = () if known is None else (known,)
     for text in PROBES:
         bare, dressed = (backend.encode(text, add_special_tokens=special).ids for special in (False, True))
         for at in range(len(dressed) - len(bare) + 1) if bare else ():
+            if dressed == bare:
+                return bos, ()
             if dressed[at : at + len(bare)] == bare:
                 return tuple(dressed[:at]), tuple(dressed[at + len(bare) :])
     if not backend.encode("", add_special_tokens=True).ids:
-        return (), ()
+        return bos, ()
     raise InputError(
         f"the special tokens of the tokenizer cannot be told from those of a text: none of {', '.join(PROBES)} has tokens "
         "of its own between them; use a tokenizer whose vocabulary holds one of these."

@@ -8,8 +8,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
-from scipy.cluster.hierarchy import DisjointSet
 
+from sparse_probing.datasets.disjoint_sets import DisjointSets
 from sparse_probing.datasets.labelled_text import Document, LabelledText
 from sparse_probing.datasets.near_duplicates import near_duplicate_clusters
 from sparse_probing.records import Split
@@ -64,7 +64,7 @@ def remove_duplicates(labelled: LabelledText, *, prescribed: bool | None = None)
     distinct = [copies[0].text for copies in by_text.values()]
     clusters = range(len(distinct)) if by_design else near_duplicate_clusters(distinct).tolist()
     cluster_of = dict(zip(by_text, clusters, strict=True))
-    joined = DisjointSet(document.group for document in labelled.documents)
+    joined = DisjointSets(document.group for document in labelled.documents)
     kept: list[tuple[int, Document]] = []
     conflicts = 0
     for key, copies in by_text.items():

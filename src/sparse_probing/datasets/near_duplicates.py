@@ -10,7 +10,8 @@ from functools import lru_cache
 
 import numpy as np
 from jaxtyping import Int, UInt64
-from scipy.cluster.hierarchy import DisjointSet
+
+from sparse_probing.datasets.disjoint_sets import DisjointSets
 
 SIMILARITY = 0.7
 """Least Jaccard similarity (shared shingles / all shingles of two texts) of near duplicates. A text of 100 words with two
@@ -88,7 +89,7 @@ def near_duplicate_clusters(texts: Sequence[str]) -> Int[np.ndarray, " document"
     hash_word = lru_cache(1 << 17)(word_hash)
     shingles_of = lru_cache(1_000)(lambda document: shingles(str(texts[document]), hash_word))
     keys = _band_keys(texts, hash_word)
-    joined = DisjointSet(range(len(texts)))
+    joined = DisjointSets(range(len(texts)))
     for band in range(BANDS):
         for bucket in _buckets(keys[:, band], np.random.default_rng(band)):
             if len({joined[member] for member in bucket}) == 1:

@@ -7,8 +7,6 @@ from typing import Any
 
 import numpy as np
 from jaxtyping import Float, Int
-from sklearn.linear_model import Ridge
-from sklearn.preprocessing import StandardScaler
 
 from sparse_probing.datasets.feature_dataset import FeatureDataset
 from sparse_probing.datasets.labelled_text import TOKEN_NUMBERS
@@ -41,6 +39,8 @@ def surface_predictions(dataset: FeatureDataset, target: int) -> dict[str, Float
         found[Method.LAST_TOKEN.value] = _best_ridge({split: row_ends(dataset, rows[split]) for split in Split}, values)
     if not is_position(dataset, target):
         columns = PositionAndLength(dataset).columns
+        from sklearn.preprocessing import StandardScaler  # takes a second: see `surface_baselines`
+
         scaler = StandardScaler().fit(columns[rows[Split.TRAIN]])
         found[Method.POSITION.value] = _best_ridge(
             {split: scaler.transform(columns[rows[split]]) for split in Split}, values
@@ -60,6 +60,8 @@ def _single_tokens(dataset: FeatureDataset, target: int) -> bool:
 
 def _best_ridge(columns: Mapping[Split, Any], values: Mapping[Split, np.ndarray]) -> Float[np.ndarray, " test"]:
     """Columns are dense or sparse matrices."""
+    from sklearn.linear_model import Ridge
+
     models = [Ridge(alpha=ridge).fit(columns[Split.TRAIN], values[Split.TRAIN]) for ridge in RIDGES]
     scores = [
         number_metrics(model.predict(columns[Split.VALIDATION]), values[Split.VALIDATION])["r2"] for model in models

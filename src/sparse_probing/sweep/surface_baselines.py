@@ -9,10 +9,6 @@ from itertools import pairwise
 import numpy as np
 from jaxtyping import Float, Int
 from scipy.sparse import csr_array
-from sklearn.feature_extraction import FeatureHasher
-from sklearn.linear_model import LogisticRegression
-from sklearn.pipeline import make_pipeline
-from sklearn.preprocessing import StandardScaler
 
 from sparse_probing.datasets.feature_dataset import FeatureDataset
 from sparse_probing.metrics.scores import Scored, best_f1_threshold
@@ -85,6 +81,10 @@ class LastToken:
         rows = self.dataset.rows_of(feature, Split.TRAIN)
         if not self._pooled[self.dataset.rows_of(feature)].all():
             return None
+        from sklearn.linear_model import (
+            LogisticRegression,  # takes a second, and whoever reads the thresholds fits nothing
+        )
+
         model = LogisticRegression(class_weight="balanced", max_iter=10_000)
         model.fit(row_ends(self.dataset, rows), self.dataset.positive[rows, feature])
         return _test_and_threshold(
@@ -94,6 +94,8 @@ class LastToken:
 
 def row_ends(dataset: FeatureDataset, rows: Int[np.ndarray, " row"]) -> csr_array:
     """One hashed row each: the last token, and the last character that is no blank (letters and digits by their kind)."""
+    from sklearn.feature_extraction import FeatureHasher
+
     at = dataset.sequence_starts[dataset.row_sequence[rows]] + dataset.row_last[rows] - 1
     documents = dataset.sequence_document[dataset.row_sequence[rows]]
     ends = zip(
@@ -134,6 +136,10 @@ class PositionAndLength:
         Raises:
             ValueError: training rows of one class only.
         """
+        from sklearn.linear_model import LogisticRegression
+        from sklearn.pipeline import make_pipeline
+        from sklearn.preprocessing import StandardScaler
+
         rows = self.dataset.rows_of(feature, Split.TRAIN)
         # the scaler leaves a constant column at 0: single tokens all have length 1, pooled rows all begin behind the skipped ones
         model = make_pipeline(StandardScaler(), LogisticRegression(class_weight="balanced", max_iter=10_000))

@@ -6,8 +6,6 @@ from itertools import pairwise
 
 import numpy as np
 from scipy.sparse import csr_array
-from sklearn.feature_extraction import FeatureHasher
-from sklearn.linear_model import LogisticRegression
 
 from sparse_probing.datasets.feature_dataset import FeatureDataset
 from sparse_probing.metrics.scores import Scored, best_f1_threshold
@@ -20,6 +18,8 @@ def ngram_features(dataset: FeatureDataset, rows: np.ndarray) -> csr_array:
     """One hashed row each: for pooled rows the unigrams and bigrams of the row (presence) and, marked as such, the unigrams before
     it in its window, which the model has read, too; for single tokens the token itself and the two before it, by position.
     """
+    from sklearn.feature_extraction import FeatureHasher  # takes a second: see `surface_baselines`
+
     hasher = FeatureHasher(BUCKETS, input_type="string", alternate_sign=False)
     return csr_array(hasher.transform([_grams(dataset, int(row)) for row in rows]))
 
@@ -45,6 +45,8 @@ class TextOnly:
 
     def score(self, feature: int) -> tuple[Scored, float]:
         """Test scores of one feature's classifier and the threshold chosen on validation."""
+        from sklearn.linear_model import LogisticRegression
+
         dataset = self.dataset
         self._read(dataset.categories[feature])
         rows = {split: dataset.rows_of(feature, split) for split in SPLITS}

@@ -20,8 +20,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from scipy.cluster.hierarchy import DisjointSet
-
+from sparse_probing.datasets.disjoint_sets import DisjointSets
 from sparse_probing.datasets.draw import Draw, priority
 from sparse_probing.datasets.labelled_text import Document, LabelledText, Span
 from sparse_probing.datasets.readers import iter_rows
@@ -167,7 +166,7 @@ def people(place: Path, options: BuildOptions) -> LabelledText:
 
 def _groups(contexts: Mapping[str, Sequence[_Context]]) -> dict[str, str]:
     """People who stand in the same document of the corpus share a group, so that the document is in one split."""
-    joined = DisjointSet(contexts)
+    joined = DisjointSets(contexts)
     first: dict[str, str] = {}
     for name, found in contexts.items():
         for context in found:
