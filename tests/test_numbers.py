@@ -313,7 +313,7 @@ EVIDENCE = NumberEvidence(
 @pytest.mark.parametrize(
     ("change", "beside", "short", "part"),
     [
-        ({}, {}, "one neuron", "R² 0.90, all neurons 0.95; strongest rival: token identity 0.30 (one neuron +0.07"),
+        ({}, {}, "one neuron", "R² 0.90, all neurons 0.95; strongest rival: token identity 0.30 (lead +0.07"),
         ({}, {"token_identity": 0.94}, "one neuron", "strongest rival: token identity 0.94"),
         ({"untrained": 0.95}, {}, "one neuron", "all neurons of an untrained model: 0.95"),
         ({"untrained": 0.5, "dense": 0.4}, {}, "one neuron", "all neurons 0.40"),

@@ -171,7 +171,7 @@ EVIDENCE = {"single_f1": 0.95, "dense_f1": 0.98, "k_enough": 1, "k_enough_f1": 0
 @pytest.mark.parametrize(
     ("change", "beside", "short", "part"),
     [
-        ({}, {}, "dedicated neuron", "one neuron: F1 0.95; strongest rival: text only 0.50 (one neuron +0.07 [+0.05, +0.09])"),
+        ({}, {}, "dedicated neuron", "one neuron: F1 0.95; strongest rival: text only 0.50 (lead +0.07 [+0.05, +0.09])"),
         ({}, {"text_only": 0.97}, "dedicated neuron", "strongest rival: text only 0.97"),
         ({}, {"text_only": 0.96, "last_token": 0.94}, "dedicated neuron", "; also last token 0.94"),
         ({}, {"random_weights_model": (0.93, -0.01)}, "few neurons (1)", "not surely better than untrained model 0.93"),

@@ -53,7 +53,7 @@ class Rival:
 
     def words(self) -> str:
         """Name, score and lead of the neuron, for a clause."""
-        lead = f"one neuron {self.lead:+.2f} [{self.low:+.2f}, {self.high:+.2f}]"
+        lead = f"lead {self.lead:+.2f} [{self.low:+.2f}, {self.high:+.2f}]"
         return f"{SHORT_NAMES[self.name]} {self.score:.2f} ({lead})"
 
 
