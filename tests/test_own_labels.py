@@ -316,7 +316,16 @@ TWO: list[Row | str] = [{"text": "a", "y": 1, "g": 1}, {"text": "b", "y": 0, "g"
     ("rows", "options", "message"),
     [
         (TWO, {"labels": ["z"]}, r"has no column 'z'"),
-        (TWO, {"labels": ["y"], "text_column": "tex"}, r"has no column 'tex': did you mean 'text'\?"),
+        (
+            TWO,
+            {"labels": ["y"], "text_column": "tex"},
+            r"no column 'tex': did you mean 'text'\? It has 'text', 'y', 'g'. Name the right one with --text-column.$",
+        ),
+        (
+            [{"review": "a", "y": 1}, {"review": "b", "y": 0}],
+            {"labels": ["y"]},
+            r"has no column 'text': it has 'review', 'y'. Name the right one with --text-column.$",
+        ),
         (TWO, {"labels": ["y"], "group_column": "gg"}, r"has no column 'gg': did you mean 'g'\?"),
         (TWO, {"labels": ["y"], "split_column": "s"}, r"has no column 's'"),
         (TWO, {"labels": ["y"], "split_column": "g"}, r"row 1: split '1' is not train, validation"),

@@ -302,7 +302,20 @@ def test_validation_is_taken_from_a_prescribed_training_split():
     assert ((split == 2) == (groups % 4 == 0)).all()
     assert all(len(set(split[groups == g])) == 1 for g in groups)
     assert 0.2 < (split == 1).sum() / (split < 2).sum() < 0.45  # a third is wanted
-    assert (split_rows(dataset, [Split.TEST] * 200, SamplingRules(), rng()) == 2).all()
+
+
+@pytest.mark.parametrize(
+    ("prescribed", "begins"),
+    [
+        ((Split.TEST,), "the data of c has rows in the test split only, by the names of its files"),
+        ((Split.TRAIN, Split.VALIDATION), "the data of c has rows in the train and validation split only"),
+    ],
+)
+def test_data_of_one_split_is_refused_with_the_cure(prescribed, begins):
+    dataset, groups, _ = grouped_dataset(0)
+    given = [prescribed[g % len(prescribed)] for g in groups]
+    with pytest.raises(InputError, match=f"^{begins}.*--split-by group"):
+        split_rows(dataset, given, SamplingRules(), rng())
 
 
 def test_given_splits_win_unless_another_way_is_asked_for():

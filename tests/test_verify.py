@@ -16,7 +16,7 @@ from transformers import BertConfig, BertForMaskedLM, BertModel, PreTrainedToken
 
 import sparse_probing as sp
 from sparse_probing.analyses import feature_effects as effects_module
-from sparse_probing.analyses.evidence_texts import Scoring, evidence_texts, parts_of
+from sparse_probing.analyses.evidence_texts import EvidenceTexts, Scoring, evidence_texts, parts_of
 from sparse_probing.cli.main import main
 from sparse_probing.datasets.labelled_text import document_level_text
 from sparse_probing.errors import InputError
@@ -227,13 +227,29 @@ def test_command_prints_and_folder_of_text_gives_examples(run_folder, tmp_path, 
     for i, sentence in enumerate(SENTENCES):
         (texts / f"{i}.txt").write_text(f"{sentence} {sentence[::-1]}", encoding="utf-8")
     main(["verify", str(folder), "--texts", "6", "--sizes", "0", "--text", str(texts), "--feature", "german"])
-    out = capsys.readouterr().out
+    out, err = capsys.readouterr()
+    assert "--texts 6 is too few for intervals, which need 20 documents" in (words := " ".join(err.split()))
+    assert words.index("--texts 6 is too few") < words.index("load model"), "before the work"
     assert "german" in out and "beyond placebos" in out and "report.html" in out
     examples = pl.read_parquet(folder / "evidence/evidence_examples.parquet")
     assert set(examples["source"]) == {"labelled", "text"}
     row = pl.read_parquet(folder / "evidence/ablations.parquet").to_dicts()[0]
     assert row["effect_in_low"] is None, "six documents give no interval"
     assert "fewer than 20 documents" in (folder / "report.html").read_text(encoding="utf-8")
+
+
+def test_texts_of_too_few_documents_are_named_before_the_work():
+    def texts(documents_in: int, documents_out: int) -> EvidenceTexts:
+        documents = [*range(documents_in), *range(100, 100 + documents_out)] * 2  # each document has two rows
+        number = np.arange(len(documents))
+        positive = np.array(documents) < 100
+        return EvidenceTexts(
+            texts=[], row=number, row_text=number, positive=positive, group=np.array(documents), own_tokens=False
+        )
+
+    assert tasks_module.few_documents({"german": texts(20, 20), "latin": None}) is None
+    said = tasks_module.few_documents({"german": texts(20, 20), "french": texts(24, 19)})
+    assert said is not None and "need 20 on each side: french (24 in class, 19 out of class)." in said
 
 
 @pytest.mark.parametrize(

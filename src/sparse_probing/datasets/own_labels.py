@@ -66,7 +66,7 @@ def labelled_documents(
         text = cells.text_cell(row, text_column, where)
         return None if text is None else (text, {name: row.get(name) for name in names})
 
-    drawn = draw_rows(data, parse, (text_column, *names), pair_column=pair_column, **reading)
+    drawn = draw_rows(data, parse, (text_column, *names), text_column=text_column, pair_column=pair_column, **reading)
     rows = [(row.number, row.content[1]) for row in drawn.rows]
     columns = label_columns(rows, labels, numbers, drawn.where, positive)
     documents = tuple(
@@ -114,7 +114,14 @@ def labelled_spans(
         items = cells.list_cell(row, spans_column, 'spans, objects with "start", "end" and "label"', where)
         return text, cells.disjoint([cells.span_of(item, text, where) for item in items], where)
 
-    drawn = draw_rows(data, parse, (text_column, spans_column), lacking="text or list of spans", **reading)
+    drawn = draw_rows(
+        data,
+        parse,
+        (text_column, spans_column),
+        lacking="text or list of spans",
+        text_column=text_column,
+        **reading,
+    )
     return _of_stretches(drawn, [row.content for row in drawn.rows], level)
 
 
@@ -223,7 +230,7 @@ def labelled_by(
                 )
         return text, labels, cells.disjoint(spans, where)
 
-    drawn = draw_rows(data, parse, (text_column,), **reading)
+    drawn = draw_rows(data, parse, (text_column,), text_column=text_column, **reading)
     if len(kinds) > 1:
         told = " and ".join(f"{kind} ({name!r})" for kind, name in kinds.items())
         raise InputError(f"the labellers label {told}: all labellers of one call must do the same.")

@@ -69,6 +69,7 @@ def draw_rows(  # noqa: D417 - the other arguments are those of Reading
     columns: Sequence[str],
     *,
     lacking: str = "text",
+    text_column: str | None = None,
     pair_column: str | None = None,
     group_column: str | None = None,
     id_column: str | None = None,
@@ -84,6 +85,7 @@ def draw_rows(  # noqa: D417 - the other arguments are those of Reading
         parse: content of a row, given the row and its name for messages; null: it has none.
         columns: columns that must exist.
         lacking: what a row without content lacks.
+        text_column: which of the columns holds the text, so that a wrong one is answered with `--text-column`.
         pair_column: groups that are drawn together (see `own_labels.labelled_documents`).
 
     Raises:
@@ -119,7 +121,7 @@ def draw_rows(  # noqa: D417 - the other arguments are those of Reading
     if not number:
         raise InputError(f"{where} holds no rows.")
     for column_name in used:
-        check_column(column_name, known, where)
+        check_column(column_name, known, where, "--text-column" if column_name == text_column else "")
     if n_left_out == number:
         raise InputError(f"{where}: none of the {number:,} rows has {lacking}.")
     kept = [row for _, row in draw.drawn()]

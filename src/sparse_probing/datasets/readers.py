@@ -352,8 +352,15 @@ def column(rows: Sequence[Row], name: str, path: Path) -> list[object]:
     return [row.get(name) for row in rows]
 
 
-def check_column(name: str, known: Collection[str], where: Path | str) -> None:
+def check_column(name: str, known: Collection[str], where: Path | str, option: str = "") -> None:
     """A column that exists.
+
+    Args:
+        name: the column.
+        known: columns that there are.
+        where: name of the file, for messages.
+        option: what names another column. Said where the name may be a default that the user never wrote; all columns are listed
+            then.
 
     Raises:
         InputError: it does not; with the nearest name that does.
@@ -361,7 +368,11 @@ def check_column(name: str, known: Collection[str], where: Path | str) -> None:
     if name in known:
         return
     near = difflib.get_close_matches(name, known, n=1)
-    hint = f"did you mean {near[0]!r}?" if near else f"it has {', '.join(map(repr, known))}."
+    hint = f"did you mean {near[0]!r}?" if near else ""
+    if option or not near:
+        hint += f"{' It' if near else 'it'} has {', '.join(map(repr, known))}."
     if len(known) == 1 and any(mark in next(iter(known)) for mark in ";\t"):
         hint += " Cells are to be separated by commas (.csv) or tabs (.tsv)."
+    elif option:
+        hint += f" Name the right one with {option}."
     raise InputError(f"{where} has no column {name!r}: {hint}")

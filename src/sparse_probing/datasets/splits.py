@@ -25,9 +25,13 @@ def split_rows(
             groups of its training split become one.
         rules: which way to split, and the shares.
         rng: breaks ties, or draws rows.
+
+    Raises:
+        InputError: the source prescribes a split, and no row is in its training or its test split.
     """
     if rules.split_by == "given" and all(split is not None for split in given):
         split = np.array([SPLITS.index(split) for split in given if split is not None], dtype=int)
+        _check_prescribed(dataset, split)
         if not (split == SPLITS.index(Split.VALIDATION)).any():  # many data sets have train and test only
             train = split == SPLITS.index(Split.TRAIN)
             whole = rules.fractions[0] + rules.fractions[1]
@@ -42,6 +46,18 @@ def split_rows(
         split[order[:test]], split[order[test : test + validation]] = 2, 1
         return split
     return _by_group(dataset, np.ones(dataset.n_rows, dtype=bool), rules.fractions, rng)
+
+
+def _check_prescribed(dataset: FeatureDataset, split: Int[np.ndarray, " row"]) -> None:
+    present = [s.value for i, s in enumerate(SPLITS) if (split == i).any()]
+    missing = [s.value for s in (Split.TRAIN, Split.TEST) if s.value not in present]
+    if present and missing:
+        category = (*dataset.categories, *(target.category for target in dataset.targets))[0]
+        raise InputError(
+            f"the data of {category} has rows in the {' and '.join(present)} split only, by the names of its files or a column of "
+            f"its own, and none in the {' and the '.join(missing)} split: add the files or rows that are missing, or let a split "
+            "be drawn anew with --split-by group."
+        )
 
 
 def _by_group(

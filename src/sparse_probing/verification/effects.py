@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import polars as pl
 
 from sparse_probing.activations.batches import TokenBudget
 from sparse_probing.activations.effects import loss_budget
 from sparse_probing.activations.models import no_head
+from sparse_probing.analyses.ablation import FEWEST_DOCUMENTS
 from sparse_probing.analyses.effect_matrix import neuron_sets
 from sparse_probing.analyses.evidence_texts import EvidenceTexts, Scoring, category_texts, evidence_texts, parts_of
 from sparse_probing.analyses.feature_effects import Support, Treatment, feature_effects, set_effects
@@ -78,6 +80,12 @@ def run_effects(
         if sizes
     }
     plans = [_plan(run, f, treatment, scoring, config, parts[dataset.categories[f]]) for f in features]
+    if config.texts >= FEWEST_DOCUMENTS and (
+        said := few_documents({dataset.features[p.feature]: p.evidence for p in plans})
+    ):
+        reporter.note(
+            f"{said} More --texts help where they come from more documents; else more labelled text is needed."
+        )
     beside = {category: len(evidence.texts) * (1 + len(sizes)) for category, (evidence, _) in wide.items()}
     total = sum(plan.passes + beside.get(dataset.categories[plan.feature], 0) for plan in plans)
     trusted: dict[int, bool] = {}
@@ -114,6 +122,26 @@ def run_effects(
             write_json(path, asdict(task))
             found[plan.feature] = task
     return found
+
+
+def few_documents(chosen: Mapping[str, EvidenceTexts | None]) -> str | None:
+    """Features whose texts come from too few documents for intervals, in one sentence; null where there are none.
+
+    Args:
+        chosen: feature -> its texts; null where it has none.
+    """
+    few = []
+    for feature, evidence in chosen.items():
+        if evidence is not None:
+            sides = [len(np.unique(evidence.group[mask])) for mask in (evidence.positive, ~evidence.positive)]
+            if min(sides) < FEWEST_DOCUMENTS:
+                few.append(f"{feature} ({sides[0]} in class, {sides[1]} out of class)")
+    if not few:
+        return None
+    return (
+        f"too few documents for intervals, which need {FEWEST_DOCUMENTS} on each side: {', '.join(few)}. The effects of these "
+        "features will have none, and their verdicts will not change."
+    )
 
 
 def _plan(

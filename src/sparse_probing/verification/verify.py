@@ -14,6 +14,7 @@ from typing import Any
 
 import polars as pl
 
+from sparse_probing.analyses.ablation import FEWEST_DOCUMENTS
 from sparse_probing.analyses.doses import parse_dose
 from sparse_probing.analyses.feature_effects import Treatment
 from sparse_probing.analyses.redundancy import ALL_LAYERS
@@ -99,6 +100,11 @@ def verify(
         raise InputError(
             f"{str(place)!r} holds a finished second look with other options or data: add --replace to throw it away, or copy "
             "the run folder and verify the copy."
+        )
+    if config.texts < FEWEST_DOCUMENTS:
+        reporter.note(
+            f"--texts {config.texts} is too few for intervals, which need {FEWEST_DOCUMENTS} documents in class and as many out of "
+            f"class: effects will have none, and no verdict will change. Stop here and give --texts {FEWEST_DOCUMENTS} or more."
         )
     trust = config.trust_remote_code
     run = open_run(folder, labelled, reporter, with_head=True, device=config.device, trust_remote_code=trust)
