@@ -18,6 +18,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from sparse_probing.datasets.dataset_folder import (
+    export_file,
     export_hugging_face,
     export_jsonl,
     fingerprint,
@@ -125,6 +126,15 @@ def check_round_trip(labelled: LabelledText) -> None:
             write(two, found)
             assert files_of(one) == files_of(two)
             assert is_dataset_folder(one)
+    with tempfile.TemporaryDirectory() as place:
+        one, two = Path(place) / "one.jsonl", Path(place) / "two.jsonl"
+        export_file(labelled, one)
+        assert is_dataset_folder(one)
+        found = read_dataset_folder(one)
+        assert found == labelled
+        export_file(found, two)
+        assert one.read_bytes() == two.read_bytes()
+        assert len(one.read_bytes().splitlines()) >= max(1, len(labelled.documents))
 
 
 @given(TEXTS)

@@ -10,8 +10,10 @@ import polars as pl
 import pytest
 
 from sparse_probing.cli.main import main
+from sparse_probing.config import DataConfig
 from sparse_probing.datasets.dataset_folder import fingerprint, read_dataset_folder
 from sparse_probing.datasets.sources import SOURCES
+from sparse_probing.inputs import labelled_text_of
 
 NEUTRAL = [
     "film",
@@ -88,6 +90,17 @@ def test_build_show_export_and_back(untidy, capsys, tmp_path, monkeypatch):
         said(capsys, "export", "datasets/reviews", f"out-{form}", "--to", form)
         assert fingerprint(read_dataset_folder(tmp_path / f"out-{form}")) == fingerprint(labelled)
         assert "reviews" in said(capsys, "audit", f"out-{form}")
+        shown = said(capsys, "show", f"out-{form}")
+        assert "level: document" in shown and "sentiment=Negative" in shown, "an export has no datasheet"
+        assert f"sprobe datasets audit out-{form}" in shown
+    said(capsys, "export", "datasets/reviews", "out.jsonl")
+    lines = (tmp_path / "out.jsonl").read_text(encoding="utf-8").split("\n")
+    assert len(lines) == len(labelled.documents) + 1 and all(json.loads(line)["text"] for line in lines[:-1])
+    (again,) = labelled_text_of(DataConfig(data=Path("out.jsonl")))
+    assert again == labelled
+    assert "sentiment=Negative" in said(capsys, "show", "out.jsonl")
+    said(capsys, "export", "out.jsonl", "out.jsonl")
+    assert read_dataset_folder(Path("out.jsonl")) == labelled
 
 
 def test_same_options_same_bytes(untidy, capsys, tmp_path):
@@ -130,6 +143,9 @@ def test_a_run_takes_the_folder(untidy, capsys, tmp_path, model_folders):
         (["export", "FULL", "elsewhere"], "dataset"),
         (["audit", "FULL", "--data", "REVIEWS"], "leave out one of the two"),
         (["export", "REVIEWS", "FULL"], "is not empty and holds no dataset"),
+        (["export", "FULL", "LINES"], "is a file and no export of a data set"),
+        (["export", "FULL", "new.jsonl", "--to", "hugging-face"], "give a name without .jsonl"),
+        (["show", "LINES"], "holds no datasheet.json"),
         (["export", "FULL", "REVIEWS"], "is a file, a data set needs a folder"),
         (["audit", "--data", "REVIEWS", "--label", "sentiment", "--html", "FULL"], "full"),
         (["build", "--source", "people", "--data", "nowhere"], "nowhere"),
@@ -139,7 +155,8 @@ def test_a_run_takes_the_folder(untidy, capsys, tmp_path, model_folders):
 def test_bad_input_is_one_line_and_exit_code_2(untidy, capsys, tmp_path, arguments, message):
     (tmp_path / "full").mkdir()
     (tmp_path / "full" / "thesis.txt").write_text("years of work")
-    known = {"REVIEWS": str(untidy), "FULL": str(tmp_path / "full")}
+    (tmp_path / "lines.jsonl").write_text('{"text": "mine"}\n')
+    known = {"REVIEWS": str(untidy), "FULL": str(tmp_path / "full"), "LINES": str(tmp_path / "lines.jsonl")}
     with pytest.raises(SystemExit) as stop:
         main(["datasets", *(str(known.get(a, a)) for a in arguments)])
     assert stop.value.code == 2

@@ -59,12 +59,17 @@ def _folder_name(category: str) -> str:
     return name if re.fullmatch(r"\w[\w.-]{,60}", name) else file_name(name)
 
 
-def check_free(place: Path, category: str | None = None) -> None:
-    """A data set may be written to a folder that is new, empty, or holds a data set (of this category).
+def check_free(place: Path, category: str | None = None, *, file: bool = False) -> None:
+    """A data set may be written to a folder that is new, empty, or holds a data set (of this category); or, with `file`, to a file
+    that is new or an export.
 
     Raises:
         InputError: anything else is there, which would be lost.
     """
+    if file and place.is_file():
+        if not is_dataset_folder(place):
+            raise InputError(f"{str(place)!r} is a file and no export of a data set: choose another name.")
+        return
     if place.is_file():
         raise InputError(f"{str(place)!r} is a file, a data set needs a folder: choose another one.")
     if not (place.is_dir() and any(place.iterdir())):
@@ -85,5 +90,5 @@ def read_datasheet(folder: Path) -> list[dict[str, Any]]:
         if path.is_file():
             return read_sheets(path, repr(str(folder)))
     raise InputError(
-        f"{str(folder)!r} holds no datasheet.json: name a folder that `sprobe datasets build` or `sprobe run` wrote."
+        f"{str(folder)!r} holds no datasheet.json: name a folder that `sprobe datasets build` or `export`, or `sprobe run` wrote."
     )

@@ -61,7 +61,7 @@ def labelled_text_of(config: DataConfig, reporter: Reporter | None = None) -> li
 
 def _from_file(config: DataConfig, data: Path) -> list[LabelledText]:
     """Labelled text of a file, a dataset folder or a Hugging Face data set."""
-    if data.is_dir() and is_dataset_folder(data):
+    if is_dataset_folder(data):
         _refuse_others(config, "a dataset folder", ())
         return [_drawn(read_dataset_folder(data), config)]
     if data.name.endswith(CONLLU_ENDINGS):

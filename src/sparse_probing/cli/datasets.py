@@ -82,10 +82,10 @@ def build(*, out: Path | None = None, config: Path | None = None, options: Optio
 
 @datasets.command
 def show(folder: Path, /) -> None:
-    """Print the datasheet of a dataset folder (or of a run).
+    """Print the datasheet of a dataset folder (or of a run); of an export, which has none, what is in it.
 
     Args:
-        folder: written by `sprobe datasets build`, or a run folder.
+        folder: written by `sprobe datasets build` or `export`, or a run folder.
     """
     _print_sheet(folder)
 
@@ -163,16 +163,24 @@ def export(folder: Path, out: Path, /, *, to: Literal["jsonl", "hugging-face"] =
 
     Args:
         folder: A dataset folder.
-        out: Folder to write: new, empty, or an export to be replaced.
+        out: Folder to write, or with --to jsonl a file whose name ends in .jsonl: new, empty, or an export to be replaced.
         to: jsonl: documents.jsonl, one object per line. hugging-face: Parquet per split, for datasets.load_dataset(OUT).
     """
     from sparse_probing.cli.terminal import Terminal
     from sparse_probing.dataset_build import check_free
-    from sparse_probing.datasets.dataset_folder import export_hugging_face, export_jsonl, read_dataset_folder
+    from sparse_probing.datasets.dataset_folder import (
+        export_file,
+        export_hugging_face,
+        export_jsonl,
+        read_dataset_folder,
+    )
 
-    check_free(out)
+    as_file = out.suffix == ".jsonl" and not out.is_dir()
+    if as_file and to != "jsonl":
+        raise InputError(f"--to {to} writes a folder, and {str(out)!r} names a file: give a name without .jsonl.")
+    check_free(out, file=as_file)
     labelled = read_dataset_folder(folder)
-    (export_jsonl if to == "jsonl" else export_hugging_face)(labelled, out)
+    (export_file if as_file else export_jsonl if to == "jsonl" else export_hugging_face)(labelled, out)
     Terminal(soft_wrap=True).print(f"{len(labelled.documents):,} documents: {out}")
 
 
@@ -200,11 +208,15 @@ def _prepared(config: DataConfig) -> tuple[list[LabelledText], FeatureDataset]:
 
 
 def _print_sheet(folder: Path) -> None:
-    from sparse_probing.cli.datasheet import print_datasheets
+    from sparse_probing.cli.datasheet import print_contents, print_datasheets
     from sparse_probing.cli.terminal import Terminal
     from sparse_probing.dataset_build import read_datasheet
+    from sparse_probing.datasets.dataset_folder import is_dataset_folder, read_dataset_folder
     from sparse_probing.results.run_folder import readable
 
+    if is_dataset_folder(folder) and not (folder / "datasheet.json").is_file():
+        print_contents(read_dataset_folder(folder), folder)
+        return
     with readable(folder):
         print_datasheets(read_datasheet(folder))
     page = folder / "datasheet.html"

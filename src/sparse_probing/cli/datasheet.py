@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 from rich.box import SIMPLE_HEAD
@@ -11,6 +13,7 @@ from rich.table import Table
 from rich.text import Text
 
 from sparse_probing.cli.terminal import Terminal
+from sparse_probing.datasets.labelled_text import LabelledText
 from sparse_probing.records import SPLITS
 from sparse_probing.views.dataset_words import glance
 from sparse_probing.views.visible import visible
@@ -35,6 +38,42 @@ def print_datasheets(sheets: Sequence[dict[str, Any]], console: Console | None =
             console.print(Text(f"note: {visible(note)}", style="yellow"))
         if len(sheet["notes"]) > NOTES:
             console.print(f"and {len(sheet['notes']) - NOTES} more notes")
+
+
+def print_contents(labelled: LabelledText, place: Path) -> None:
+    """What can be said of labelled text without a tokenizer: its documents, and how many carry each feature."""
+    console = Terminal()
+    documents = labelled.documents
+    prescribed = Counter(document.split.value for document in documents if document.split is not None)
+    splits = ", ".join(f"{n:,} {name}" for name, n in prescribed.items())
+    console.print(Text(visible(labelled.category), style="bold"))
+    console.print(
+        f"{len(documents):,} documents in {len({d.group for d in documents}):,} groups; level: {labelled.level}"
+    )
+    console.print(f"prescribed splits: {splits or 'none'}")
+    table = Table(box=SIMPLE_HEAD, pad_edge=False)
+    table.add_column("feature", overflow="fold")
+    for name in ("documents: yes", "documents: no", "spans"):
+        table.add_column(name, justify="right", no_wrap=True)
+    yes, no, spans, numbers = Counter[str](), Counter[str](), Counter[str](), Counter[str]()
+    for document in documents:
+        inside = {span.label for span in document.spans}
+        yes.update(inside | {name for name, value in document.labels.items() if value})
+        no.update(name for name, value in document.labels.items() if not value)
+        spans.update(span.label for span in document.spans)
+        numbers.update(document.numbers)
+    of_documents = labelled.level == "document"
+    for name in labelled.features:
+        without = no[name] if of_documents else len(documents) - yes[name]
+        table.add_row(visible(name), f"{yes[name]:,}", f"{without:,}", "–" if of_documents else f"{spans[name]:,}")
+    for name in labelled.numbers:
+        table.add_row(visible(f"{name} (number)"), f"{numbers[name]:,}" if numbers[name] else "–", "–", "–")
+    console.print(table)
+    for note in labelled.notes[:NOTES]:
+        console.print(Text(f"note: {visible(note)}", style="yellow"))
+    Terminal(soft_wrap=True).print(
+        f"An export has no datasheet: rows, balance and confounds depend on a tokenizer. sprobe datasets audit {place}"
+    )
 
 
 def _rows(sheet: dict[str, Any]) -> Table:

@@ -4,6 +4,8 @@
     documents.jsonl.zst      `write_dataset_folder`: one object per document (see `Document`)
     documents.jsonl          `export_jsonl`: the same lines, not packed
     data/SPLIT.parquet       `export_hugging_face`: columns of the same names, and the place of each document in the whole
+    NAME.jsonl               `export_file`: the lines of `documents.jsonl` without a folder; what `dataset.json` would hold stands
+                             in the first line, as its first field `dataset`
 
 `dataset.json` is removed first and written last: a folder without it is not (yet) a data set. Same content, same bytes. Other
 files in the folder are left alone.
@@ -18,6 +20,7 @@ import re
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import suppress
 from dataclasses import fields
+from itertools import chain
 from pathlib import Path
 from sys import float_info, intern
 from typing import Any, cast, get_type_hints
@@ -35,6 +38,9 @@ from sparse_probing.records import SPLITS, Split
 FORMAT_VERSION = 1
 HEADER, PACKED, PLAIN = "dataset.json", "documents.jsonl.zst", "documents.jsonl"
 TABLES = {split: f"data/{split.value}.parquet" for split in SPLITS}
+IN_FILE = "dataset"
+"""Field of the first document of a file, which holds what `dataset.json` would hold."""
+FILE_BEGINS = f'{{"{IN_FILE}":{{"format_version":'.encode()
 HEADER_FIELDS = tuple(field.name for field in fields(LabelledText) if field.name != "documents")
 DOCUMENT_FIELDS = tuple(field.name for field in fields(Document))
 COMPRESSION = 9
@@ -76,7 +82,12 @@ def fingerprint(labelled: LabelledText) -> str:
 
 
 def is_dataset_folder(path: Path) -> bool:
-    """Whether a folder says that it holds labelled text, in any of the three forms."""
+    """Whether a folder, or a file of `export_file`, says that it holds labelled text."""
+    if path.is_file():
+        if path.suffix != ".jsonl":
+            return False
+        with path.open("rb") as file:
+            return file.read(len(FILE_BEGINS)) == FILE_BEGINS
     header = path / HEADER
     return header.is_file() and b'"format_version"' in header.read_bytes()
 
@@ -87,7 +98,7 @@ def read_category(folder: Path) -> str:
     Raises:
         InputError: no dataset folder, or another version's.
     """
-    return str(_read_header(folder)["category"])
+    return str((_read_file(folder)[0] if folder.is_file() else _read_header(folder))["category"])
 
 
 def write_dataset_folder(folder: Path, labelled: LabelledText) -> None:
@@ -115,6 +126,30 @@ def export_jsonl(labelled: LabelledText, folder: Path) -> None:
                 file.write(_document_line(document))
 
     _write(folder, labelled, lambda: write_atomically(folder / PLAIN, write), [PLAIN])
+
+
+def export_file(labelled: LabelledText, path: Path) -> None:
+    """Write labelled text as a single file of JSON lines, one document per line.
+
+    The first line has one field more, `dataset`: category, features and rules, without which the text could not be read back.
+
+    Raises:
+        InputError: as `fingerprint`; nothing is written then.
+    """
+    header = {"format_version": FORMAT_VERSION} | _header(labelled)
+    header |= {"n_documents": len(labelled.documents), "files": [PLAIN], "fingerprint": fingerprint(labelled)}
+    first = _line({IN_FILE: header}, "the description")
+
+    def write(partial: Path) -> None:
+        with open(partial, "wb") as file:
+            if not labelled.documents:
+                file.write(first)
+            for number, document in enumerate(labelled.documents):
+                line = _document_line(document)
+                file.write(line if number else first[:-2] + b"," + line[1:])
+
+    path.parent.mkdir(parents=True, exist_ok=True)
+    write_atomically(path, write)
 
 
 def export_hugging_face(labelled: LabelledText, folder: Path) -> None:
@@ -147,24 +182,28 @@ def export_hugging_face(labelled: LabelledText, folder: Path) -> None:
 
 
 def read_dataset_folder(folder: Path) -> LabelledText:
-    """Labelled text from a folder in any of the three forms.
+    """Labelled text from a folder in any of the three forms, or from a file of `export_file`.
 
     Raises:
         InputError: no such folder, another format version, a field that is unknown or missing, or content that does not have the
             fingerprint: the files were changed by hand or are cut off.
     """
-    header = _read_header(folder)
-    files = [folder / name for name in header["files"]]
-    documents = tuple(_document(record, where) for record, where in _records(files))
+    if folder.is_file():
+        header, records = _read_file(folder)
+    else:
+        header = _read_header(folder)
+        records = _records([folder / name for name in header["files"]])
+    said = "first line" if folder.is_file() else HEADER
+    documents = tuple(_document(record, where) for record, where in records)
     labelled = LabelledText(documents=documents, **{name: _tuples(header[name]) for name in HEADER_FIELDS})
     if len(documents) != header["n_documents"]:
         raise InputError(
-            f"{str(folder)!r} holds {len(documents):,} documents, its {HEADER} says {header['n_documents']}: "
+            f"{str(folder)!r} holds {len(documents):,} documents, its {said} says {header['n_documents']}: "
             "the files are cut off or were changed by hand; build the data set again."
         )
     if fingerprint(labelled) != header["fingerprint"]:
         raise InputError(
-            f"{str(folder)!r} does not have the fingerprint that its {HEADER} names: the files were changed by hand or damaged; "
+            f"{str(folder)!r} does not have the fingerprint that its {said} names: the files were changed by hand or damaged; "
             "build the data set again."
         )
     return labelled
@@ -269,6 +308,21 @@ def _read_header(folder: Path) -> dict[str, Any]:
         raise InputError(
             f"{str(path)!r} is not a JSON object: it is cut off or was changed by hand; build the data set again."
         )
+    return _checked_header(header, path)
+
+
+def _read_file(path: Path) -> tuple[dict[str, Any], Iterator[tuple[Row, str]]]:
+    """What the first line of an `export_file` says, and the documents of all lines."""
+    records = _records([path])
+    first, where = next(records, ({}, ""))
+    header = first.pop(IN_FILE, None)
+    if not isinstance(header, dict):
+        raise InputError(f"{str(path)!r} is not a data set: its first line has no field {IN_FILE!r}.")
+    header = _checked_header(header, path)
+    return header, chain([(first, where)], records) if first else records
+
+
+def _checked_header(header: dict[str, Any], path: Path) -> dict[str, Any]:
     version = header.pop("format_version", None)
     if version != FORMAT_VERSION:
         raise InputError(
