@@ -69,3 +69,10 @@ def test_long_messages_are_cut(capsys):
     words = said(["run", "--config", "a" * 9_000], capsys)
     assert len(words) < LONGEST_MESSAGE + 20
     assert words.endswith("[...]\n")
+
+
+def test_the_name_of_a_run_shapes_no_number():
+    assert make_config({"name": "SmolLM2 on reviews"}).identity() == make_config({}).identity()
+    for wrong in ("", " ", "x" * 201):
+        with pytest.raises(InputError, match="name must have 1 to 200 characters"):
+            make_config({"name": wrong})

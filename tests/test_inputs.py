@@ -163,7 +163,21 @@ def test_no_data_and_unknown_options_are_refused():
     with pytest.raises(InputError, match="option lable"):
         make_data_config({"lable": ("y",)})
     assert make_data_config({"layers": [0], "seed": 3}).seed == 3, "options of a run are ignored"
-    assert RunConfig(data=Path("a/reviews.csv.gz")).name() == "reviews"
+    assert RunConfig(data=Path("a/reviews.csv.gz")).data_name() == "reviews"
+
+
+@pytest.mark.parametrize(
+    "way", [{"label": ("y",)}, {"label_regex": ("a=a",)}, {"template": ("{city}",), "label": ("y",)}]
+)
+def test_the_user_names_the_category(tmp_path, way):
+    rows = [{"text": "a b", "city": "Rome", "y": 1}, {"text": "c d", "city": "Oslo", "y": 0}]
+    path = jsonl(tmp_path / "export-2024-final(2).jsonl", rows)
+    assert read(data=path, category="moods", **way).category == "moods"
+    assert read(data=path, **way).category == "export-2024-final(2)"
+    with pytest.raises(InputError, match="--category has no meaning with --source"):
+        read(data=path, source="latex", category="moods")
+    with pytest.raises(InputError, match="category must not be blank"):
+        make_config({"category": " "})
 
 
 # ---- Hugging Face data sets ----------------------------------------------------------------------------------------

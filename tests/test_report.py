@@ -15,6 +15,7 @@ import sparse_probing as sp
 from sparse_probing.charts.specs import activation_histogram, f1_against_k, layer_heatmap
 from sparse_probing.cli.main import main
 from sparse_probing.errors import InputError
+from sparse_probing.experiment import _rename
 from sparse_probing.report.html import json_for_script, token_shades, write_report
 
 EVIL = "<script>window.hacked=1</script><img src=x onerror=window.hacked=1> {{ 7*7 }} %s </details> \u202e\u2066"
@@ -72,6 +73,19 @@ def test_hidden_characters_are_seen_on_the_page(run_folder):
     assert not set("\u202e\u2066\x9b") & set(page)
     assert "&lt;/b&gt;\\u202e\\u009b" in text
     assert "/b\\u003e\\\\u202e\\\\u009b" in data.split("</script>")[0]
+
+
+def test_a_run_is_called_by_its_name_which_may_change(run_folder, tmp_path):
+    folder = tmp_path / "run"
+    shutil.copytree(run_folder, folder)
+    _rename(folder, None)
+    assert (folder / "manifest.json").read_bytes() == (run_folder / "manifest.json").read_bytes()
+    _rename(folder, "tiny on <b>reviews")
+    page = write_report(folder).read_text(encoding="utf-8")
+    assert "<title>Sparse probes: tiny on &lt;b&gt;reviews</title>" in page
+    assert "of <em>tiny on &lt;b&gt;reviews</em> carry" in page
+    model = json.loads((folder / "manifest.json").read_text(encoding="utf-8"))["model"]["name"]
+    assert f"Model: {model}." in page, "where the weights come from is still said"
 
 
 def test_json_in_a_script_cannot_close_it_and_reads_back():

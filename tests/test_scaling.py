@@ -320,6 +320,9 @@ def test_order_and_names(tmp_path):
     assert names(compared(c, b, a)) == ["n", "c", "a"]
     assert names(compared(a, b, c, order="given")) == ["a", "n", "c"]
     assert names(compared(a, b, c, names=("A", "B", "C"))) == ["B", "A", "C"]
+    named = made_run(tmp_path / "d", model="x/m", parameters=5, options={"name": "m on reviews"})
+    assert names(compared(a, b, named)) == ["n", "m", "m on reviews"], "a run that was named keeps its name"
+    assert not any("reviews" in note for note in compared(a, named).notes), "a name is no other method"
     found = compared(a, b, c)
     assert not found.by_size and any("equal size" in note for note in found.notes)
     old = made_run(tmp_path / "old", model="o", width=6)

@@ -54,6 +54,9 @@ LONGEST_NAME = 120
 """Bytes of a file's name that a run folder takes over as they are."""
 
 
+LONGEST_RUN_NAME = 200
+
+
 class DataConfig(BaseModel):
     """Which labelled text, and how it becomes rows."""
 
@@ -93,6 +96,8 @@ class DataConfig(BaseModel):
     """Column whose text in a --template is probed. Default: the last place of the template."""
     rows: Literal["tokens", "spans"] = "tokens"
     """What labelled characters become: one row per token, or one row per span, its tokens pooled."""
+    category: str | None = None
+    """Name under which the features of your own data appear in results. Default: the name of the file."""
     group_column: str | None = None
     """Column whose equal values must stay in one split (book, author). Default: each text is its own group."""
     pair_column: str | None = None
@@ -132,6 +137,8 @@ class DataConfig(BaseModel):
             for text in value if isinstance(value, tuple) else (value,):
                 if isinstance(text, str | Path) and (problem := unusable(str(text))):
                     raise ValueError(f"{name} holds {str(text)!a}, {problem}")
+        if self.category is not None and not self.category.strip():
+            raise ValueError("category must not be blank")
         if self.pooling is Pooling.TOKEN:
             raise ValueError("pooling 'token' is for single tokens (--rows tokens): choose mean, max, first or last")
         if self.window is not None and self.window <= (self.skip_first or 0):
@@ -146,7 +153,7 @@ class DataConfig(BaseModel):
             raise ValueError("paper_rules belongs to a --source of the paper's features")
         return self
 
-    def name(self) -> str:
+    def data_name(self) -> str:
         """Short name of the data, for folders: that of the source, or of the file."""
         if self.source is not None or self.data is None:
             return self.source or "run"
@@ -158,6 +165,8 @@ class DataConfig(BaseModel):
 class RunConfig(DataConfig):
     """What to probe, with which data, and how."""
 
+    name: str | None = None
+    """Name of the run, such as "SmolLM2 on reviews": in the report, on the terminal, in comparisons. Default: the model's."""
     site: str = NEURONS
     """Where to look: mlp.neurons, mlp.pre, mlp.out, attn.heads, attn.out, resid.pre, resid.post, a TransformerLens hook name, or a
     module path (`sprobe sites MODEL` lists them)."""
@@ -202,6 +211,8 @@ class RunConfig(DataConfig):
             raise ValueError(
                 "the untrained twin is not spread over several devices: add --no-random-model to --device-map"
             )
+        if self.name is not None and not 0 < len(self.name.strip()) <= LONGEST_RUN_NAME:
+            raise ValueError(f"name must have 1 to {LONGEST_RUN_NAME} characters")
         if not self.methods:
             raise ValueError("methods must name at least one way to choose units, such as greedy_swap")
         if not (self.selection_ridge > 0 and isfinite(self.selection_ridge)):
@@ -220,11 +231,11 @@ class RunConfig(DataConfig):
         """Where the run lives."""
         if self.out is not None:
             return self.out
-        return Path("runs") / self.name()
+        return Path("runs") / self.data_name()
 
     def identity(self) -> dict[str, Any]:
-        """The options that shape the numbers: without the place of the run and the number of workers."""
-        values = self.model_dump(mode="json", exclude={"out", "workers", "device_map"})
+        """The options that shape the numbers: without the name and the place of the run and the number of workers."""
+        values = self.model_dump(mode="json", exclude={"name", "out", "workers", "device_map"})
         if not self.trust_remote_code:
             del values["trust_remote_code"]  # runs from before there was this option are still the same runs
         return {key: value for key, value in values.items() if value is not None}

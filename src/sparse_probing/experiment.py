@@ -97,6 +97,7 @@ def run(
     }
     number_tasks = plan_numbers(dataset, layers, random_model=config.random_model)
     if _begin(folder, config, identity):
+        _rename(folder, config.name)
         return _result(folder)
     with reporter.stage("calibrate", 1, "pass") as done:
         plan_of_time = _timed(config, dataset, sites, measured_pace(model, dataset, sites))
@@ -237,6 +238,14 @@ def _begin(folder: Path, config: RunConfig, identity: dict[str, Any]) -> bool:
             f"run folder {str(folder)!r} cannot be written ({error.strerror}): choose another --out."
         ) from None
     return False
+
+
+def _rename(folder: Path, name: str | None) -> None:
+    """Give a finished run another name: it shapes no number, so the same command with another one need not start anew."""
+    manifest = read_json(folder / "manifest.json")
+    if name is not None and name != manifest["options"].get("name"):
+        manifest["options"]["name"] = name
+        write_json(folder / "manifest.json", manifest)
 
 
 def _only_beginnings(folder: Path) -> bool:

@@ -65,12 +65,14 @@ def _from_file(config: DataConfig, data: Path) -> list[LabelledText]:
         _refuse_others(config, "a dataset folder", ())
         return [_drawn(read_dataset_folder(data), config)]
     if data.name.endswith(CONLLU_ENDINGS):
-        _refuse_others(config, "a .conllu file", ("label", "rows"))
+        _refuse_others(config, "a .conllu file", ("label", "rows", "category"))
         if not config.label:
             raise InputError(
                 f"no label named for {str(data)!r}: give --label upos, xpos, deprel or feats.Tense (any attribute)."
             )
-        return [_drawn(read_conllu(data, labels=config.label, level=LEVELS[config.rows]), config)]
+        return [
+            _drawn(read_conllu(data, labels=config.label, category=config.category, level=LEVELS[config.rows]), config)
+        ]
     return [_own_labels(config, data)]
 
 
@@ -93,7 +95,7 @@ def _check_there(place: Path) -> None:
 
 LABEL_OPTIONS = (
     "label", "number", "positive", "label_regex", "text_column", "spans_column", "tags_column", "tokens_column", "template",
-    "target", "rows", "group_column", "pair_column", "split_column",
+    "target", "rows", "category", "group_column", "pair_column", "split_column",
 )  # fmt: skip
 """Options that say where labels, texts and groups stand; each way of labelling reads some of them."""
 WHOLE_TEXTS = "whole texts"
@@ -142,11 +144,15 @@ def _own_labels(config: DataConfig, place: Path) -> LabelledText:
     """A user's file or Hugging Face data set, labelled in the way that the options say."""
     data, left_out = place, Counter[str]()
     reading = Reading(
-        group_column=config.group_column, split_column=config.split_column, most=config.max_documents, seed=config.seed
+        group_column=config.group_column,
+        split_column=config.split_column,
+        most=config.max_documents,
+        seed=config.seed,
+        category=config.category,
     )
     if is_hugging_face(place):
         data, has_splits, left_out = rows_with_split(place)
-        reading["category"] = config.name()
+        reading["category"] = config.category or config.data_name()
         if has_splits and config.split_column is None:
             reading["split_column"] = SPLIT_KEY
     labelled = _labelled(config, data, reading)
@@ -155,7 +161,7 @@ def _own_labels(config: DataConfig, place: Path) -> LabelledText:
 
 
 def _labelled(config: DataConfig, data: Data, reading: Reading) -> LabelledText:
-    level, text, groups = LEVELS[config.rows], config.text_column, ("group_column", "split_column")
+    level, text, groups = LEVELS[config.rows], config.text_column, ("group_column", "split_column", "category")
     if config.template:
         _refuse_others(config, "--template", ("template", "label", "number", "positive", "target", *groups))
         return filled_templates(

@@ -22,7 +22,7 @@ from sparse_probing.results.verdict import FEW
 from sparse_probing.sweep.plan import SELECTED, Method
 
 KEY = ["category", "feature"]
-NOT_METHOD = {"model", "data", "source", "seed", "layers", "out", "workers", "device", "device_map", "dtype"}
+NOT_METHOD = {"name", "model", "data", "source", "seed", "layers", "out", "workers", "device", "device_map", "dtype"}
 """Options that may differ, or that have a note of their own."""
 
 
@@ -59,7 +59,7 @@ def compare_runs(
     Args:
         given: the runs. By size, runs of equal size (checkpoints, seeds) keep the order in which they are given.
         order: by size or as given.
-        names: one per run, in the order given. Default: the model's name, or the folder's where models repeat.
+        names: one per run, in the order given. Default: the run's `--name`, else the model's; the folder's where they repeat.
 
     Raises:
         InputError: fewer than two runs, the same folder twice, no feature that two runs share, names that do not
@@ -120,7 +120,7 @@ def _names(runs: Sequence[FinishedRun], given: Sequence[str] | None) -> list[str
         if len(names) != len(runs) or len(set(names)) < len(names) or not all(names):
             raise InputError(f"--names must give {len(runs)} different names, one per run, got {', '.join(names)!r}.")
         return names
-    names = [_short(run) for run in runs]
+    names = [str(run.manifest["options"].get("name") or _short(run)) for run in runs]
     for other in ([run.folder.resolve().name for run in runs], [str(run.folder.resolve()) for run in runs]):
         names = [other[i] if names.count(name) > 1 else name for i, name in enumerate(names)]
     return names

@@ -25,7 +25,7 @@ def compare(
         runs: Folders of finished runs, at least two; three or more show how features change.
         out: Folder of the tables and the page. A comparison in it is replaced.
         order: By number of parameters, or as given (checkpoints).
-        names: Names of the runs, in the order given. Default: the model's, or the folder's where models repeat.
+        names: Names of the runs, in the order given. Default: the run's --name, else the model's; the folder's where they repeat.
     """
     from sparse_probing.analyses.scaling import compare_runs
     from sparse_probing.cli.progress import Bars

@@ -71,7 +71,7 @@ def build(*, out: Path | None = None, config: Path | None = None, options: Optio
     from sparse_probing.dataset_build import write_built
 
     made = _config(config, options)
-    folder = out or Path("datasets") / made.name()
+    folder = out or Path("datasets") / made.data_name()
     texts, dataset = _prepared(made)
     with Bars().stage("datasheets", len(texts), "category") as done:
         places = write_built(folder, made, texts, dataset)

@@ -61,8 +61,10 @@ def execute(config: RunConfig) -> None:
     from sparse_probing.experiment import run as run_experiment  # torch is imported here, not for --help
 
     result = run_experiment(config, reporter=Bars())
-    print_findings(result.findings, result.numbers)
     console = Terminal(soft_wrap=True)
+    if config.name:
+        console.print(config.name, style="bold underline")
+    print_findings(result.findings, result.numbers)
     console.print(f"report: {result.report}")
     if len(result.findings):
         console.print(f"Does the model use these neurons? Next: sprobe verify {result.folder}")

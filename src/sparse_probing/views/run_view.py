@@ -46,6 +46,7 @@ def run_view(folder: Path) -> dict[str, Any]:
     site = manifest["model"]["site"]
     return {
         "manifest": manifest,
+        "name": manifest["options"].get("name"),
         "units": "MLP neurons" if site == NEURONS else f"units at {site}",
         "categories": [
             {
