@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import unicodedata
 from collections.abc import Callable
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -110,9 +111,23 @@ def test_duplicates_collapse_and_contradictions_go():
     assert (audit.documents_read, audit.duplicates_removed, audit.conflicts_removed) == (5, 1, 2)
 
 
-def test_leak_count_is_zero_for_singletons_and_counts_both_sides_of_a_torn_group():
-    assert remove_duplicates(documents(*[(f"t{i}", str(i), True) for i in range(50)]))[1].leaked_by_random_split == 0
-    assert remove_duplicates(documents(*[(f"t{i}", "same", True) for i in range(50)]))[1].leaked_by_random_split == 50
+def test_leak_count_is_zero_for_singletons_and_counts_all_sides_of_a_torn_group():
+    alone = remove_duplicates(documents(*[(f"t{i}", str(i), True) for i in range(50)]))[1].random_split
+    assert (alone.torn, alone.fewest, alone.most, alone.draws) == (0, 0, 0, 20)
+    together = remove_duplicates(documents(*[(f"t{i}", "same", True) for i in range(50)]))[1].random_split
+    assert (together.torn, together.fewest, together.most) == (50, 50, 50)
+
+
+def test_leak_count_is_that_of_the_split_in_use():
+    """Pairs: the chance that two documents lie in different splits is 1 - sum of squared shares, nearly."""
+    pairs = documents(*[(f"t{i}", str(i // 2), True) for i in range(2_000)])
+    for shares in ((0.5, 0.25, 0.25), (0.7, 0.0, 0.3)):
+        found = remove_duplicates(pairs, shares=shares)[1].random_split
+        assert found.shares == shares and found.fewest <= found.torn <= found.most
+        assert found.torn / 2_000 == pytest.approx(1 - sum(share**2 for share in shares), abs=0.02)
+    given = tuple(replace(d, split=(Split.TRAIN, Split.TEST)[i % 10 == 0]) for i, d in enumerate(pairs.documents))
+    found = remove_duplicates(replace(pairs, documents=given))[1].random_split
+    assert found.shares == pytest.approx((0.6, 0.3, 0.1)), "validation is a third of what the source trains on"
 
 
 @given(st.integers(0, 2**32 - 1), st.integers(12, 60))

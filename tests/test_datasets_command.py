@@ -125,6 +125,13 @@ def test_a_run_takes_the_folder(untidy, capsys, tmp_path, model_folders):
          "2", "--out", str(tmp_path / "set"))  # fmt: skip
     main(["run", "--data", str(tmp_path / "set"), "--model", str(model_folders["gpt2"]), "--out", str(tmp_path / "run"),
           "--ks", "1", "2", "--permutations", "100", "--workers", "1"])  # fmt: skip
+    out = capsys.readouterr().out
+    assert "rows from" in out and out.index("reviews: ") < out.index("F1 of the best single neuron")
+    account = f"reviews: {json.loads((tmp_path / 'run' / 'manifest.json').read_text())['rows']} rows from "
+    assert account in out, "rows used are told before the findings"
+    assert "label column 'sentiment' has two values" in out
+    page = (tmp_path / "run" / "report.html").read_text(encoding="utf-8")
+    assert page.index(account) < page.index("<nav"), "and at the top of the report"
     findings = pl.read_parquet(tmp_path / "run" / "findings.parquet")
     assert findings["feature"].to_list() == ["sentiment=Negative"]
     assert pl.read_parquet(tmp_path / "run" / "number_findings.parquet").height == 1

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any, get_args
 
@@ -16,9 +16,11 @@ from sparse_probing.config import DataConfig, RunConfig, SourceName, make_config
 from sparse_probing.datasets.align import TextTokenizer
 from sparse_probing.datasets.build_rows import build_feature_dataset
 from sparse_probing.datasets.dataset_folder import fingerprint, write_dataset_folder
+from sparse_probing.datasets.feature_dataset import FeatureDataset
 from sparse_probing.datasets.hugging_face import HUB
 from sparse_probing.datasets.places import is_hugging_face, rows_with_split
-from sparse_probing.datasets.rules import SamplingRules
+from sparse_probing.datasets.rows_used import rows_used_of
+from sparse_probing.datasets.rules import SamplingRules, merged_rules
 from sparse_probing.datasets.sources import SOURCES, BuildOptions, build_source
 from sparse_probing.errors import InputError
 from sparse_probing.inputs import build_dataset, labelled_text_of
@@ -374,6 +376,58 @@ def test_texts_that_end_within_the_skipped_tokens_are_counted(tmp_path, tokenize
     (note,) = [note for note in dataset.notes["a"] if "give no row" in note]
     short = len(dataset.document_ids) - 30  # every long text is there; copies of the short ones were removed
     assert note.startswith(f"{short} of {len(dataset.document_ids)} texts: they end within the first 20 tokens")
+
+
+@pytest.mark.parametrize("pooling", [Pooling.LAST, Pooling.FIRST])
+def test_poolings_of_one_token_skip_nothing_and_use_every_short_text(tmp_path, model_folders, pooling):
+    path = tmp_path / "short.csv"
+    path.write_text("text,y\n" + "".join(f"w{i},{i % 2}\n" for i in range(1_500)), encoding="utf-8")
+    outline = outline_model(str(model_folders["gpt2"]))
+
+    def built(**options: Any) -> FeatureDataset:
+        config = DataConfig(data=path, label=("y",), pooling=pooling, **options)
+        return build_dataset(config, labelled_text_of(config), outline)
+
+    dataset = built()
+    used = dataset.used["short"]
+    assert (dataset.n_rows, used.rows, used.texts, used.texts_read, used.losses) == (1_500, 1_500, 1_500, 1_500, ())
+    assert used.warnings() == []
+    assert (dataset.row_last - dataset.row_first >= 1).all() and (dataset.row_first == 1).all(), (
+        "BOS is no token of a text"
+    )
+    with pytest.raises(InputError, match=r"no labelled token lies behind the first 10 tokens"):
+        built(skip_first=10)
+    assert merged_rules({"skip_first": 25}, {"pooling": pooling}, "document")["skip_first"] == 0
+    assert merged_rules({"skip_first": 25, "pooling": pooling}, {}, "document")["skip_first"] == 25
+    assert merged_rules({"skip_first": 1}, {"pooling": pooling}, "token")["skip_first"] == 1
+
+
+def test_the_account_of_rows_names_every_text_that_is_lost(tmp_path, model_folders):
+    long = [{"text": sentence(i), "y": i % 2, "kind": "ab"[i % 2]} for i in range(40)]
+    rare = [{"text": sentence(100 + i), "y": None, "kind": "rare"} for i in range(2)]
+    lost = [
+        {"text": "ok", "y": 1, "kind": "a"},
+        {"text": sentence(0), "y": 0, "kind": "a"},
+        {"text": sentence(1), "y": 0, "kind": "a"},
+        {"text": sentence(99), "y": None, "kind": None},
+    ]
+    path = jsonl(tmp_path / "a.jsonl", [*long, *rare, *lost])
+    config = DataConfig(data=path, label=("y", "kind"), min_rows=3)
+    used = build_dataset(config, labelled_text_of(config), outline_model(str(model_folders["gpt2"]))).used["a"]
+    assert used.headline() == "a: 41 rows from 41 of 46 texts."
+    assert [(loss.count, loss.of, loss.why.split(" (")[0]) for loss in used.losses] == [
+        (1, 46, "they are copies of another text"),
+        (2, 46, "copies of one text with contradicting labels"),
+        (1, 43, "they end within the first 10 tokens, which are skipped"),
+        (1, 43, "they have no label"),
+    ]
+    assert used.texts + sum(loss.count for loss in used.losses) == used.texts_read
+    assert [said.split("'")[1] for said in used.left_out] == ["kind=rare"]
+    assert [said.split(". ")[0] for said in used.warnings()] == [
+        "a: 4 of 46 texts give no row (9 %)",
+        "a: 1 of 4 features or numbers are left out.",
+    ]
+    assert rows_used_of([asdict(used)]) == [used]
 
 
 def test_labelled_words_at_the_start_of_a_text_are_rows(tmp_path, tokenizer):

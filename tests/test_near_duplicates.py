@@ -180,8 +180,8 @@ def test_groups_of_near_duplicates_are_merged_through_chains():
 def test_leak_count_holds_near_duplicates():
     near = [(changed(A, 20, i), f"g{i}") for i in range(25, 40)]
     apart = [(" ".join(prose(40, seed)), f"h{seed}") for seed in range(4, 24)]
-    assert remove_duplicates(labelled(*near, *apart))[1].leaked_by_random_split == 15
-    assert remove_duplicates(labelled(*apart))[1].leaked_by_random_split == 0
+    assert remove_duplicates(labelled(*near, *apart))[1].random_split.torn == 15
+    assert remove_duplicates(labelled(*apart))[1].random_split.most == 0
 
 
 def test_prescribed_splits_stay_and_near_duplicates_across_them_are_counted():

@@ -69,7 +69,7 @@ def test_run_folder_is_complete(finished):
     assert manifest["model"]["probed_layers"] == [0, 1, 2]
     assert manifest["ks"] == [1, 2, 4]
     assert manifest["audits"]["reviews"]["documents_read"] == 120
-    assert manifest["audits"]["reviews"]["leaked_by_random_split"] > 60  # five texts per author
+    assert manifest["audits"]["reviews"]["random_split"]["torn"] > 60  # five texts per author
     assert set(tables_of(finished.folder)) == set(TABLES)
     assert not (finished.folder / "tasks").exists()
     assert finished.report.is_file()
@@ -366,6 +366,7 @@ def test_a_dry_run_prints_size_and_room_and_writes_nothing(model_folders, review
     assert re.search(r"on disk +\d+ kB as float16", shown) and re.search(r"free +[\d.,]+ GB in", shown)
     assert "2 models (the second untrained)" in shown
     assert re.search(r"time +about \d+ \w+ on this machine \(activations \d+ \w+, probes \d+ \w+\)", shown)
+    assert "reviews: 120 rows from 120 of 120 texts." in shown
     assert not (tmp_path / "o").exists()
     monkeypatch.setattr("sparse_probing.activations.forecast.free_bytes", lambda _: 1_000)
     with pytest.raises(SystemExit) as stop:

@@ -116,7 +116,7 @@ class DataConfig(BaseModel):
     """Windows that one long text may give; its other parts are left out (whole texts, not spans). Default: 1."""
     skip_first: int | None = None
     """Tokens at the start of a sequence that are left out: they have seen too little context. Default: 10, or what suits the
-    source."""
+    source; none with --pooling last or first."""
     sampling: Literal["clipped", "natural", "balanced", "filled"] | None = None
     """Share of positives. natural: as found. balanced: half. clipped (default): as found for whole texts and templates, for tokens
     and spans between 25 % and 50 %. filled: the paper's, negatives fill the rows."""

@@ -13,6 +13,7 @@ from sparse_probing.config import DataConfig
 from sparse_probing.datasets.dataset_folder import is_dataset_folder, read_category, write_dataset_folder
 from sparse_probing.datasets.feature_dataset import FeatureDataset
 from sparse_probing.datasets.labelled_text import LabelledText
+from sparse_probing.datasets.rules import merged_rules
 from sparse_probing.errors import InputError, PrerequisiteError
 from sparse_probing.files import file_name, remove_partials, write_json
 from sparse_probing.inputs import RULE_OPTIONS
@@ -36,7 +37,7 @@ def write_built(folder: Path, config: DataConfig, texts: Sequence[LabelledText],
     """
     from sparse_probing.report.datasheet import write_datasheet  # charts take half a second; `show` draws none
 
-    chosen = {name: getattr(config, name) for name in RULE_OPTIONS if getattr(config, name) is not None}
+    chosen = {name: getattr(config, name) for name in RULE_OPTIONS}
     places = [folder if len(texts) == 1 else folder / _folder_name(text.category) for text in texts]
     for place, text in zip(places, texts, strict=True):
         check_free(place, text.category)
@@ -44,7 +45,7 @@ def write_built(folder: Path, config: DataConfig, texts: Sequence[LabelledText],
         for place, text in zip(places, texts, strict=True):
             place.mkdir(parents=True, exist_ok=True)
             remove_partials(place)
-            write_dataset_folder(place, replace(text, rules={**text.rules, **chosen}))
+            write_dataset_folder(place, replace(text, rules=merged_rules(text.rules, chosen, text.level)))
             write_datasheet(place, [datasheet(text, dataset) | {"tokenizer": config.model}])
             write_json(place / "audit.json", {text.category: asdict(dataset.audits[text.category])})
     except OSError as error:

@@ -22,6 +22,7 @@ from sparse_probing.analyses.examples import NamedNeuron, activation_histograms,
 from sparse_probing.config import RunConfig, to_toml
 from sparse_probing.datasets.feature_dataset import FeatureDataset
 from sparse_probing.datasets.labelled_text import LabelledText
+from sparse_probing.datasets.rows_used import RowsUsed, rows_used_of
 from sparse_probing.errors import InputError, PrerequisiteError
 from sparse_probing.files import is_partial, read_json, remove_partials, write_json, write_table, write_text
 from sparse_probing.inputs import build_dataset, labelled_text_of
@@ -56,6 +57,8 @@ class RunResult:
     numbers: pl.DataFrame
     """One row per number (regression target): the same with R2."""
     report: Path
+    used: tuple[RowsUsed, ...] = ()
+    """What became of the labelled text, one account per category; none in folders of versions that kept none."""
 
 
 def run(
@@ -90,6 +93,8 @@ def run(
     ks, exact = sizes_of(config, sites)
     with reporter.stage("build rows", sum(len(text.documents) for text in texts), "text") as done:
         dataset = build_dataset(config, texts, model, done)
+    for warning in (warning for used in dataset.used.values() for warning in used.warnings()):
+        reporter.note(warning)
     identity = config.identity() | {
         "dataset": dataset.content_hash(),
         "weights": model.fingerprint,
@@ -133,11 +138,9 @@ def run(
         "ks": list(ks),
         "rows": dataset.n_rows,
         "tokens": len(dataset.tokens),
-        "counts": {
-            f"{c}/{n}": dataset.counts(i)
-            for i, (c, n) in enumerate(zip(dataset.categories, dataset.features, strict=True))
-        },
+        "counts": dataset.counts_by_name(),
         "numbers": [f"{target.category}/{target.name}" for target in dataset.targets],
+        "rows_used": [asdict(used) for used in dataset.used.values()],
         "audits": {name: asdict(audit) for name, audit in dataset.audits.items()},
         "wall_time_s": round(time.monotonic() - started, 1),
     }
@@ -147,9 +150,13 @@ def run(
 
 
 def _result(folder: Path) -> RunResult:
-    _, tables = read_run(folder)
+    manifest, tables = read_run(folder)
     return RunResult(
-        folder=folder, findings=tables["findings"], numbers=tables["number_findings"], report=write_report(folder)
+        folder=folder,
+        findings=tables["findings"],
+        numbers=tables["number_findings"],
+        report=write_report(folder),
+        used=tuple(rows_used_of(manifest.get("rows_used", ()))),
     )
 
 

@@ -225,7 +225,7 @@ def build_dataset(
     chosen = {name: getattr(config, name) for name in RULE_OPTIONS}
     parts = []
     for text in texts:
-        rules = SamplingRules().adapted(text.rules, chosen)
+        rules = SamplingRules().adapted(text.rules, chosen, level=text.level)
         rules = replace(rules, window=min(rules.window, model.context))
         if rules.window <= rules.skip_first:
             raise InputError(

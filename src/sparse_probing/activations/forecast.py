@@ -12,6 +12,7 @@ import numpy as np
 from sparse_probing.activations.shards import StoredType, shard_bytes
 from sparse_probing.activations.store import cache_folder
 from sparse_probing.datasets.feature_dataset import FeatureDataset
+from sparse_probing.datasets.rows_used import RowsUsed
 from sparse_probing.errors import PrerequisiteError
 from sparse_probing.progress import duration
 from sparse_probing.records import Site
@@ -34,6 +35,8 @@ class Forecast:
     """Of one model's passes on this machine, about; null where it was not estimated."""
     probing_seconds: float | None = None
     """Of the probes, about."""
+    used: tuple[RowsUsed, ...] = ()
+    """What became of the labelled text, one account per category."""
 
     def time(self, models: int) -> str:
         """How long it will take, in words.
@@ -94,6 +97,7 @@ def forecast(
         rows=dataset.n_rows,
         bytes_needed=bytes_needed,
         bytes_free=free_bytes(cache or cache_folder()),
+        used=tuple(dataset.used.values()),
     )
 
 

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 
 from sparse_probing.analyses.confounds import Confounds, warnings_of
+from sparse_probing.datasets.audit import distinct_documents
 from sparse_probing.datasets.feature_dataset import FeatureDataset, NumberTarget
 from sparse_probing.datasets.labelled_text import LabelledText
 from sparse_probing.errors import InputError
@@ -27,14 +28,14 @@ def datasheet(labelled: LabelledText, dataset: FeatureDataset, *, text_only: boo
     """The data sheet of one category, as strict JSON. Lengths and positions are in tokens.
 
     Args:
-        labelled: the texts as they were read, before the audit.
+        labelled: the texts as they were read; the sheet counts what the audit left of them.
         dataset: their rows; other categories in it are left aside.
         text_only: whether to fit n-gram classifiers, which take most of the time.
 
     Raises:
         InputError: `dataset` holds nothing of this category.
     """
-    category, documents = labelled.category, labelled.documents
+    category, documents = labelled.category, distinct_documents(labelled.documents)
     mine = _of_category(dataset, category)
     audit, alignment = dataset.audits.get(category), dataset.alignments.get(category)
     confounds = Confounds(mine, text_only=text_only)
@@ -42,7 +43,7 @@ def datasheet(labelled: LabelledText, dataset: FeatureDataset, *, text_only: boo
         "category": category,
         "level": labelled.level,
         "documents": len(documents),
-        "groups": len({document.group for document in documents}),
+        "groups": len({document.group for document in documents}) if audit is None else audit.groups,
         "characters": sum(len(document.text) for document in documents),
         "tokens": None if alignment is None else alignment.tokens,
         "rows": mine.n_rows,
@@ -51,8 +52,6 @@ def datasheet(labelled: LabelledText, dataset: FeatureDataset, *, text_only: boo
         "sources": _counted(document.source for document in documents),
         "licences": _counted(document.licence for document in documents),
         "split": _split(mine),
-        # the audit's: a random 70/30 split of documents
-        "naive_split_leak": None if audit is None else audit.leaked_by_random_split,
         "near_duplicates": labelled.near_duplicates,
         "features": [_feature(mine, f, confounds) for f in range(len(mine.features))],
         "numbers": [_number(target, mine) for target in mine.targets],

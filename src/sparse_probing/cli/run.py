@@ -38,6 +38,7 @@ def show_forecast(config: RunConfig) -> None:
     """What the activations of a run need, and whether there is room for them."""
     from sparse_probing.activations.forecast import gigabytes
     from sparse_probing.activations.store import cache_folder
+    from sparse_probing.cli.rows import print_rows_used
     from sparse_probing.cli.terminal import Terminal
     from sparse_probing.experiment import dry_run
 
@@ -51,12 +52,14 @@ def show_forecast(config: RunConfig) -> None:
     )
     console.print(f"free       {gigabytes(plan.bytes_free)} in {cache_folder()}")
     console.print(f"time       {plan.time(1 + config.random_model)}, less what is in the cache already")
+    print_rows_used(plan.used, console)
     plan.check(cache_folder())
 
 
 def execute(config: RunConfig) -> None:
     """Run with progress bars, print the findings and where the report lies."""
     from sparse_probing.cli.progress import Bars, print_findings
+    from sparse_probing.cli.rows import print_rows_used
     from sparse_probing.cli.terminal import Terminal
     from sparse_probing.experiment import run as run_experiment  # torch is imported here, not for --help
 
@@ -64,6 +67,7 @@ def execute(config: RunConfig) -> None:
     console = Terminal(soft_wrap=True)
     if config.name:
         console.print(config.name, style="bold underline")
+    print_rows_used(result.used)
     print_findings(result.findings, result.numbers)
     console.print(f"report: {result.report}")
     if len(result.findings):

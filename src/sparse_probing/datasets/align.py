@@ -17,6 +17,28 @@ from sparse_probing.errors import InputError
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Alignment:
+    """How well labels on characters met the tokenizer's tokens, and what windows left out. Counts."""
+
+    tokens: int
+    """Tokens of all texts, special tokens aside."""
+    unknown_tokens: int
+    """Tokens for characters that the vocabulary lacks."""
+    stretches: int = 0
+    """Distinct labelled stretches of characters."""
+    without_token: int = 0
+    """Stretches that no token covers (their characters were dropped by the tokenizer)."""
+    ragged: int = 0
+    """Stretches whose first or last token holds characters beyond the stretch, blanks aside."""
+    several_tokens: int = 0
+    """Stretches of more than one token."""
+    cut_by_window: int = 0
+    """Stretches that no window holds entirely."""
+    in_skipped_tokens: int = 0
+    """Stretches that begin among the skipped first tokens of a window."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class TextTokenizer:
     """A fast tokenizer and the special tokens that the model expects around a sequence."""
 

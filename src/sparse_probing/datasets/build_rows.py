@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import replace
 from itertools import chain
 from typing import NamedTuple
@@ -11,6 +11,7 @@ import numpy as np
 from jaxtyping import Bool, Float, Int
 
 from sparse_probing.datasets.align import (
+    Alignment,
     Stretches,
     TextTokenizer,
     TokenizedText,
@@ -19,11 +20,11 @@ from sparse_probing.datasets.align import (
     stretches_of,
     tokenized_batches,
 )
-from sparse_probing.datasets.audit import prescribes_splits, remove_duplicates
-from sparse_probing.datasets.feature_dataset import Alignment, FeatureDataset, NumberTarget, Sequences
+from sparse_probing.datasets.audit import check_usable, prescribes_splits, remove_duplicates
+from sparse_probing.datasets.feature_dataset import FeatureDataset, NumberTarget, Sequences
 from sparse_probing.datasets.label_columns import LARGEST_NUMBER, TOO_LARGE
 from sparse_probing.datasets.labelled_text import TOKEN_NUMBERS, Document, LabelledText
-from sparse_probing.datasets.readers import check_whole
+from sparse_probing.datasets.rows_used import STRETCHES, TEXTS, Loss, RowsUsed, copies_lost, cut_losses, losses_of
 from sparse_probing.datasets.rules import SamplingRules
 from sparse_probing.datasets.sample import sample_documents, sample_rows
 from sparse_probing.datasets.splits import enough_rows, split_rows
@@ -51,13 +52,9 @@ def build_feature_dataset(
     Raises:
         InputError: too few documents, or too few rows of a class in some split for every feature.
     """
-    check_whole([labelled.category, labelled.features, labelled.numbers], "a feature's name")
-    for document in labelled.documents:
-        check_whole([document.id, document.text, document.group], f"document {document.id!a}")
-        if any(not 0 <= span.start <= span.end <= len(document.text) for span in document.spans):
-            raise InputError(f"document {document.id!r} has a span that lies outside its text: correct or remove it.")
+    check_usable(labelled)
     prescribed = rules.split_by == "given" and prescribes_splits(labelled.documents)
-    labelled, audit = remove_duplicates(labelled, prescribed=prescribed)
+    labelled, audit = remove_duplicates(labelled, prescribed=prescribed, shares=rules.fractions)
     if audit.groups < 3:
         merged = f" Near duplicates ({audit.near_duplicates} documents) share a group." if audit.near_duplicates else ""
         if audit.conflicts_removed:
@@ -99,16 +96,28 @@ def build_feature_dataset(
     given = [labelled.documents[d].split if prescribed else None for d in document]
     dataset = replace(dataset, row_split=split_rows(dataset, given, rules, rng))
     features, targets, too_few = enough_rows(dataset, rules.min_rows)
-    notes = (*labelled.notes, *cutter.notes(), *too_few)
-    dataset = _without_idle_rows(dataset, features, targets)
-    audit = replace(audit, unused=len(dataset.texts) - len(np.unique(dataset.sequence_document)))
-    return replace(dataset, audits={labelled.category: audit}, notes={labelled.category: notes} if notes else {})
-
-
-def _without_idle_rows(dataset: FeatureDataset, features: Sequence[int], targets: Sequence[int]) -> FeatureDataset:
-    """Without features and targets that cannot be probed, and without rows that none of the others needs."""
-    needed = [dataset.eligible[:, f] for f in features] + [~np.isnan(dataset.targets[t].values) for t in targets]
-    return dataset.only(np.logical_or.reduce(needed), features, targets)
+    sampled = dataset
+    dataset = dataset.needed_by(features, targets)
+    texts_used = len(np.unique(dataset.sequence_document))
+    audit = replace(audit, unused=len(dataset.texts) - texts_used)
+    lost = cutter.losses()
+    used = RowsUsed(
+        category=labelled.category,
+        rows=dataset.n_rows,
+        texts=texts_used,
+        texts_read=audit.documents_read,
+        probed=len(features) + len(targets),
+        losses=(*copies_lost(audit), *lost, *cutter.other_losses(sampled, dataset)),
+        left_out=too_few,
+        notes=labelled.notes,
+    )
+    notes = (*labelled.notes, *(loss.sentence() for loss in lost), *too_few)
+    return replace(
+        dataset,
+        audits={labelled.category: audit},
+        notes={labelled.category: notes} if notes else {},
+        used={labelled.category: used},
+    )
 
 
 class _Rows(NamedTuple):
@@ -138,7 +147,7 @@ class _Cutter:
         self.prescribed = prescribed
         self.sequences = Sequences([], [], [], [])
         self.alignment = Alignment(tokens=0, unknown_tokens=0)
-        self._too_short = 0
+        self._too_short = self._not_full = self._bare = self._not_drawn = 0
         self._unknown = tokenizer.unknown_id()
         self._room = tokenizer.room(rules.window)
         if self._room < 1:
@@ -184,7 +193,10 @@ class _Cutter:
         """One row per chosen window: the pooled tokens after the skipped ones."""
         special = len(self.tokenizer.front)
         skip = max(self.rules.skip_first, special)  # BOS is no token of the text
-        self._too_short += len(text.ids) + special <= skip
+        if len(text.ids) + special <= skip:
+            self._too_short += 1
+        elif self.rules.full_windows_only and len(text.ids) < self._room:
+            self._not_full += 1
         for begin, end in document_windows(len(text.ids), self._room, self.rules, self.rng):
             if end - begin + special > skip:
                 index = self.sequences.add(number, text, begin, end, self.tokenizer)
@@ -281,8 +293,19 @@ class _Cutter:
             positive, eligible = self._sampled(np.concatenate(self._carried), self._shares(document))
         numbers = self._numbers(document, first)
         used = eligible.any(axis=1) | ~np.isnan(numbers).all(axis=1)
+        self._count_idle(document, np.asarray(used))
         sequence, first, last = (array[used].astype(int) for array in (sequence, first, last))
         return _Rows(sequence, first, last, positive[used], eligible[used], numbers[used])
+
+    def _count_idle(self, document: np.ndarray, used: Bool[np.ndarray, " row"]) -> None:
+        """Candidates that are no rows: without a label, or not among those that were sampled."""
+        if self.labelled.level == "document":
+            texts = [self.labelled.documents[d] for d in np.setdiff1d(document, document[used])]
+            self._bare = sum(not (text.labels or text.numbers) for text in texts)
+            self._not_drawn = len(texts) - self._bare
+        else:
+            bare = ~np.concatenate(self._carried).any(axis=1) if self.labelled.level == "span" else np.zeros_like(used)
+            self._bare, self._not_drawn = int((bare & ~used).sum()), int((~bare & ~used).sum())
 
     def _document_labels(
         self, document: np.ndarray
@@ -346,18 +369,32 @@ class _Cutter:
             numbers[self.rng.permutation(len(numbers))[self.rules.max_rows :]] = np.nan
         return numbers
 
-    def notes(self) -> tuple[str, ...]:
+    def losses(self) -> list[Loss]:
         """What alignment and windows cost, where they cost something."""
-        a, skip = self.alignment, self.rules.skip_first
-        stretches = f"{a.stretches:,} labelled stretches"
-        said = (
-            (a.without_token, stretches, "no token covers them (the tokenizer drops their characters)"),
-            (a.cut_by_window, stretches, "no window holds them entirely"),
-            (a.in_skipped_tokens, stretches, f"they stand among the first {skip} tokens of a window (--skip-first)"),
-            (
-                self._too_short,
-                f"{len(self.labelled.documents):,} texts",
-                f"they end within the first {skip} tokens, which are skipped (--skip-first), and give no row",
-            ),
+        return cut_losses(self.alignment, len(self.labelled.documents), self._too_short, self.rules.skip_first)
+
+    def other_losses(self, sampled: FeatureDataset, used: FeatureDataset) -> list[Loss]:
+        """What audits and notes tell elsewhere: labels that are missing, rules that leave rows out, features left out.
+
+        Args:
+            sampled: all rows.
+            used: those that features need which are not left out.
+        """
+        texts = (len(self.labelled.documents), TEXTS)
+        match self.labelled.level:
+            case "document":
+                of = texts
+                idle = len(np.unique(sampled.sequence_document[sampled.row_sequence]))
+                idle -= len(np.unique(used.sequence_document))
+            case "span":
+                of, idle = (self.alignment.stretches, STRETCHES), sampled.n_rows - used.n_rows
+            case "token":
+                of, idle = (sum(map(len, self._first)), "tokens"), 0
+        lost = losses_of(
+            (self._bare, of, "they have no label"), (idle, of, "only features that are left out need them")
         )
-        return tuple(f"{n:,} of {of}: {why}." for n, of, why in said if n)
+        return lost + losses_of(
+            (self._not_full, texts, "they do not fill a window, which the rules of the source ask for"),
+            (self._not_drawn, of, "they were not drawn (--sampling, --max-rows)"),
+            asked=True,
+        )

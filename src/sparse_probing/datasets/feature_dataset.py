@@ -11,31 +11,10 @@ from typing import TypedDict
 import numpy as np
 from jaxtyping import Bool, Float, Int
 
-from sparse_probing.datasets.align import TextTokenizer, TokenizedText
+from sparse_probing.datasets.align import Alignment, TextTokenizer, TokenizedText
 from sparse_probing.datasets.audit import Audit
+from sparse_probing.datasets.rows_used import RowsUsed
 from sparse_probing.records import SPLITS, Split
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Alignment:
-    """How well labels on characters met the tokenizer's tokens, and what windows left out. Counts."""
-
-    tokens: int
-    """Tokens of all texts, special tokens aside."""
-    unknown_tokens: int
-    """Tokens for characters that the vocabulary lacks."""
-    stretches: int = 0
-    """Distinct labelled stretches of characters."""
-    without_token: int = 0
-    """Stretches that no token covers (their characters were dropped by the tokenizer)."""
-    ragged: int = 0
-    """Stretches whose first or last token holds characters beyond the stretch, blanks aside."""
-    several_tokens: int = 0
-    """Stretches of more than one token."""
-    cut_by_window: int = 0
-    """Stretches that no window holds entirely."""
-    in_skipped_tokens: int = 0
-    """Stretches that begin among the skipped first tokens of a window."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -86,6 +65,8 @@ class FeatureDataset:
     """One per category."""
     notes: dict[str, tuple[str, ...]] = field(default_factory=dict)
     """Per category: what was left out or changed on the way, in words."""
+    used: dict[str, RowsUsed] = field(default_factory=dict)
+    """Per category: the account of its rows."""
     targets: tuple[NumberTarget, ...] = ()
     """Numbers to be predicted."""
 
@@ -143,6 +124,16 @@ class FeatureDataset:
             positives = int(self.positive[rows, feature].sum())
             result[split.value] = (positives, len(rows) - positives)
         return result
+
+    def counts_by_name(self) -> dict[str, dict[str, tuple[int, int]]]:
+        """`category/feature` -> `counts`."""
+        names = zip(self.categories, self.features, strict=True)
+        return {f"{category}/{feature}": self.counts(i) for i, (category, feature) in enumerate(names)}
+
+    def needed_by(self, features: Sequence[int], targets: Sequence[int]) -> FeatureDataset:
+        """Some of the features and targets, and the rows that one of them needs."""
+        needed = [self.eligible[:, f] for f in features] + [~np.isnan(self.targets[t].values) for t in targets]
+        return self.only(np.logical_or.reduce(needed), features, targets)
 
     def only(self, rows: Bool[np.ndarray, " row"], features: Sequence[int], targets: Sequence[int]) -> FeatureDataset:
         """Some of the rows, features and targets; sequences that lose all their rows go, too."""
@@ -254,6 +245,7 @@ def concatenate(parts: Sequence[FeatureDataset]) -> FeatureDataset:
         audits={name: audit for p in parts for name, audit in p.audits.items()},
         alignments={name: alignment for p in parts for name, alignment in p.alignments.items()},
         notes={name: notes for p in parts for name, notes in p.notes.items()},
+        used={name: used for p in parts for name, used in p.used.items()},
         targets=tuple(
             replace(target, values=_padded(target.values, int(rows[i]), int(rows[-1])))
             for i, p in enumerate(parts)

@@ -9,6 +9,7 @@ from typing import Any, Literal, get_type_hints
 
 from pydantic import TypeAdapter, ValidationError
 
+from sparse_probing.datasets.labelled_text import Level
 from sparse_probing.errors import InputError
 from sparse_probing.records import Pooling
 
@@ -34,7 +35,8 @@ class SamplingRules:
     windows_per_document: int = 1
     """Document level: how many windows a long document may give (they share its split)."""
     skip_first: int = 10
-    """Positions at the start of a sequence that are never labelled: they see too little context."""
+    """Positions at the start of a sequence that are never labelled: they see too little context. Rows that are one of their tokens
+    (pooling last or first) skip none unless it is asked for."""
     max_rows: int | None = 4_000
     """Token and span level: rows per feature. Null: all."""
     sampling: Literal["clipped", "natural", "balanced", "filled"] = "clipped"
@@ -53,13 +55,15 @@ class SamplingRules:
     min_rows: int = 5
     """Positives and negatives that each split must have; a feature with fewer is left out."""
 
-    def adapted(self, recommended: Mapping[str, Any], chosen: Mapping[str, Any]) -> SamplingRules:
+    def adapted(
+        self, recommended: Mapping[str, Any], chosen: Mapping[str, Any], *, level: Level = "document"
+    ) -> SamplingRules:
         """These rules with what a source recommends, and over that what the user chose.
 
         Raises:
             InputError: a rule that there is not, or of a value that it cannot have (rules can come from a file).
         """
-        merged = {**recommended, **{name: value for name, value in chosen.items() if value is not None}}
+        merged = merged_rules(recommended, chosen, level)
         if merged.get("pooling") in set(Pooling):
             merged["pooling"] = Pooling(merged["pooling"])
         if isinstance(merged.get("fractions"), list):  # read from JSON
@@ -91,3 +95,16 @@ def _can_be(name: str, value: Any) -> bool:
         _KINDS[name].validate_python(value, strict=True)
         return True
     return False
+
+
+def merged_rules(recommended: Mapping[str, Any], chosen: Mapping[str, Any], level: Level) -> dict[str, Any]:
+    """What a source recommends, and over that what the user chose (null: nothing), as fields of `SamplingRules`.
+
+    The tokens that a source or the default skips are left out of means and maxima. A pooling that reads one token of a text or
+    stretch has nothing to leave out and would lose short texts: it skips none, unless whoever chose it chose tokens to skip, too.
+    """
+    given = {name: value for name, value in chosen.items() if value is not None}
+    merged = {**recommended, **given}
+    if level != "token" and merged.get("pooling") in (Pooling.LAST, Pooling.FIRST):
+        merged["skip_first"] = (given if "pooling" in given else merged).get("skip_first", 0)
+    return merged

@@ -90,6 +90,16 @@ class _ModelFacts(BaseModel):
     parameters: int | None = None
 
 
+class _RandomSplitFacts(BaseModel):
+    model_config = ConfigDict(strict=True, extra="allow")
+
+    shares: list[float]
+    draws: int
+    torn: float
+    fewest: int
+    most: int
+
+
 class _AuditFacts(BaseModel):
     model_config = ConfigDict(strict=True, extra="allow")
 
@@ -99,6 +109,31 @@ class _AuditFacts(BaseModel):
     conflicts_removed: int
     unused: int = 0
     leaked_by_random_split: int = 0
+    """Of versions that drew one split."""
+    random_split: _RandomSplitFacts | None = None
+
+
+class _LossFacts(BaseModel):
+    model_config = ConfigDict(strict=True, extra="forbid")
+
+    count: int
+    of: int = Field(ge=1)
+    what: str
+    why: str
+    asked: bool
+
+
+class _RowsUsedFacts(BaseModel):
+    model_config = ConfigDict(strict=True, extra="forbid")
+
+    category: str
+    rows: int
+    texts: int
+    texts_read: int
+    probed: int
+    losses: list[_LossFacts]
+    left_out: list[str]
+    notes: list[str]
 
 
 class _Manifest(BaseModel):
@@ -114,6 +149,7 @@ class _Manifest(BaseModel):
     tokens: int
     counts: dict[str, Any]
     audits: dict[str, _AuditFacts]
+    rows_used: list[_RowsUsedFacts] = []
 
 
 class _Evidence(BaseModel):

@@ -53,6 +53,9 @@ def counted(n: int, name: str) -> str:
 
 def _what(sheet: dict[str, Any]) -> str:
     texts, groups = counted(sheet["documents"], "text"), counted(sheet["groups"], "group")
+    read = sheet["audit"]["documents_read"] if sheet["audit"] else sheet["documents"]
+    if read > sheet["documents"]:
+        texts += f" (of {read:,} read)"
     text = f"{texts} in {groups}, {counted(sheet['characters'], 'character')}"
     if sheet["tokens"] is not None:
         text += f", {counted(sheet['tokens'], 'token')}"
@@ -154,9 +157,8 @@ def checks(sheet: dict[str, Any]) -> list[Line]:
         f"splits; {split['leaking_test_rows']:,} of {counted(test, 'test row')} have relatives in training or validation."
     )
     say(n, LOOK, found, "No group has rows in two splits.")
-    if sheet["naive_split_leak"]:
-        n, read = sheet["naive_split_leak"], audit["documents_read"] if audit else sheet["documents"]
-        leak = f"A random 70/30 split would have parted {n:,} of {counted(read, 'text')} from a relative or copy."
+    leak = "" if audit is None else leak_words(audit)
+    if leak:
         said.append({"state": "", "text": leak})
     if alignment is not None:
         n = alignment["unknown_tokens"]
@@ -180,6 +182,21 @@ def checks(sheet: dict[str, Any]) -> list[Line]:
         text = f"{counted(audit['unused'], 'text')} unused: too short, or no row was drawn from them."
         said.append({"state": "", "text": text})
     return said
+
+
+def leak_words(audit: dict[str, Any]) -> str:
+    """What a random split of the documents would have torn apart; empty where nothing."""
+    read, found = counted(audit["documents_read"], "text"), audit.get("random_split")
+    if found is None:  # of a version that drew one split, whatever the shares in use
+        n = audit.get("leaked_by_random_split", 0)
+        return f"A random 70/30 split would have parted {n:,} of {read} from a relative or copy." if n else ""
+    if not found["most"]:
+        return ""
+    shares = "/".join(f"{100 * share:.0f}" for share in found["shares"])
+    return (
+        f"A random {shares} split would have parted {found['torn']:,.0f} of {read} read from a relative or copy (mean of "
+        f"{found['draws']} draws, {found['fewest']:,} to {found['most']:,})."
+    )
 
 
 def warned(sheet: dict[str, Any]) -> list[dict[str, str]]:

@@ -9,6 +9,7 @@ import polars as pl
 from sparse_probing.charts.specs import number_profile, r2_against_k, r2_heatmap
 from sparse_probing.records import unit_name
 from sparse_probing.sweep.plan import Method
+from sparse_probing.views.dataset_words import leak_words
 
 ROLE_WORDS = {"single": "one neuron", "enough": "enough neurons", "dense": "all neurons"}
 BASELINE_WORDS = {
@@ -37,6 +38,7 @@ def numbers_view(tables: dict[str, pl.DataFrame], site: str, audits: dict[str, A
         {
             "name": category,
             "audit": audits[category],
+            "leak": leak_words(audits[category]),
             "heatmap": r2_heatmap(_cells(tables["numbers"].filter(category=category), site)),
             "numbers": [_number(row, tables) for row in findings.filter(category=category).to_dicts()],
         }

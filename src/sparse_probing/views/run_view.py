@@ -8,10 +8,12 @@ from typing import Any
 import polars as pl
 
 from sparse_probing.charts.specs import activation_histogram, f1_against_k, layer_heatmap, whole_tables
+from sparse_probing.datasets.rows_used import rows_used_of
 from sparse_probing.records import NEURONS, unit_name
 from sparse_probing.results.run_folder import TABLES, Tables, read_evidence, read_run
 from sparse_probing.sweep.plan import SELECTED, Method
 from sparse_probing.views.dataset_view import dataset_view, read_run_sheets
+from sparse_probing.views.dataset_words import leak_words
 from sparse_probing.views.effects_view import matrix_view
 from sparse_probing.views.evidence_view import feature_evidence, run_evidence
 from sparse_probing.views.numbers_view import numbers_view
@@ -47,11 +49,16 @@ def run_view(folder: Path) -> dict[str, Any]:
     return {
         "manifest": manifest,
         "name": manifest["options"].get("name"),
+        "rows_used": [
+            {"headline": used.headline(), "warnings": used.warnings(), "lines": used.lines()}
+            for used in rows_used_of(manifest.get("rows_used", ()))
+        ],
         "units": "MLP neurons" if site == NEURONS else f"units at {site}",
         "categories": [
             {
                 "name": category,
                 "audit": manifest["audits"][category],
+                "leak": leak_words(manifest["audits"][category]),
                 "heatmap": layer_heatmap(_heatmap_cells(tables["probes"], category, site)),
                 "matrix": None if evidence is None else matrix_view(evidence, category),
                 "features": [
