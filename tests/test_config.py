@@ -76,3 +76,10 @@ def test_the_name_of_a_run_shapes_no_number():
     for wrong in ("", " ", "x" * 201):
         with pytest.raises(InputError, match="name must have 1 to 200 characters"):
             make_config({"name": wrong})
+
+
+def test_the_demo_refuses_what_a_run_refuses(capsys):
+    with pytest.raises(SystemExit) as stop:
+        main(["demo", "--workers", "0"])
+    assert stop.value.code == 2
+    assert "workers must be at least 1, got 0" in capsys.readouterr().err

@@ -165,7 +165,8 @@ def contents(folder: Path) -> dict[str, bytes]:
         raw = path.read_bytes()
         if path.name == "manifest.json":
             manifest = {key: value for key, value in json.loads(raw).items() if key not in OF_TIME}
-            manifest.get("options", {}).pop("out", None), manifest.get("options", {}).pop("workers", None)
+            for option in ("out", "workers"):
+                manifest.get("options", {}).pop(option, None)
             raw = json.dumps(manifest).encode()
         found[path.relative_to(folder).as_posix()] = raw
     return found
