@@ -3,7 +3,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check
 
-.PHONY: demo test check bench torture clean
+.PHONY: demo test check bench torture fuzz clean
 
 demo: .venv/.installed
 	$(BIN)/sprobe demo --out runs/demo
@@ -28,6 +28,10 @@ bench: .venv/.installed-test
 # Sixty kills of a run and of its second look, each gone on with and compared byte for byte.
 torture: .venv/.installed-test
 	$(BIN)/python tools/torture.py --kills 60
+
+# Good inputs, changed at random: only the package's own errors may come out (tests/hostile).
+fuzz: .venv/.installed-test
+	$(BIN)/python -m tests.hostile --cases 20000
 
 clean:
 	rm -rf .venv runs

@@ -546,6 +546,7 @@ def test_forged_and_foreign_files_are_refused(tmp_path):
         (lambda: archive(path, header, leave_out="support"), "has other parts"),
         (lambda: archive(path, header, leave_out="header"), "is unreadable"),
         (lambda: archive(path, header, more=np.zeros(1)), "has other parts"),
+        (lambda: archive(path, header, more=np.zeros((1, 1))), "has other parts"),
         (lambda: archive(path, header, branch=np.zeros((1, 1), dtype="<i8")), "has other parts"),
         (lambda: archive(path, header, branch=np.zeros(0, dtype="<f8")), "has other parts"),
         (lambda: archive(path, header, branch=np.zeros(2, dtype="<i8")), "has other parts"),

@@ -65,6 +65,12 @@ def test_a_command_line_with_characters_that_no_name_can_hold(capsys):
         assert "error: the command line holds 'run" in said(["report", "run" + argument], capsys)
 
 
+def test_names_that_are_too_long_for_a_file(capsys, tmp_path):
+    assert "is too long for a file: check the path" in said(
+        ["datasets", "export", "a" * 5_000, str(tmp_path / "out")], capsys
+    )
+
+
 def test_long_messages_are_cut(capsys):
     words = said(["run", "--config", "a" * 9_000], capsys)
     assert len(words) < LONGEST_MESSAGE + 20

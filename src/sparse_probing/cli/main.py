@@ -72,6 +72,9 @@ def main(arguments: list[str] | None = None) -> None:
         )
         sys.exit(2)
     except OSError as error:
+        if error.errno == errno.ENAMETOOLONG:
+            print_error(f"the name {str(error.filename)[:60]!r} ... is too long for a file: check the path.")
+            sys.exit(2)
         if error.errno not in OUR_FAULT_NOT:
             raise
         print_error(f"{error}: free some space or choose a writable folder.")

@@ -61,9 +61,12 @@ def check_usable(labelled: LabelledText) -> None:
     """Refuse what no later room can use.
 
     Raises:
-        InputError: half of a surrogate pair in a name or text, a span outside its text.
+        InputError: half of a surrogate pair in a name or text, a feature named twice, a span outside its text.
     """
-    check_whole([labelled.category, labelled.features, labelled.numbers], "a feature's name")
+    names = (*labelled.features, *labelled.numbers)
+    check_whole([labelled.category, *names], "a feature's name")
+    if len(set(names)) < len(names):
+        raise InputError(f"{labelled.category} names a feature twice: each needs a name of its own.")
     for document in labelled.documents:
         check_whole([document.id, document.text, document.group], f"document {document.id!a}")
         if any(not 0 <= span.start <= span.end <= len(document.text) for span in document.spans):

@@ -162,7 +162,8 @@ def read_certificate(path: Path) -> Certificate:
     same = [("support", "coefficients"), ("branch", "dual_intercept"), ("dual_column", "dual_coefficient")]
     if (
         {part: type(value) for part, value in header.items()} != SCALARS
-        or {part: array.dtype.str for part, array in arrays.items() if array.ndim == 1} != ARRAYS
+        or {part: (array.ndim, array.dtype.str) for part, array in arrays.items()}
+        != {part: (1, ARRAYS[part]) for part in ARRAYS}
         or any(len(arrays[one]) != len(arrays[other]) for one, other in same)
     ):
         raise InputError(f"{name} has other parts than it should: run the exact search again.")

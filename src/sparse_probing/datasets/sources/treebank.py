@@ -8,11 +8,12 @@ the paper used, as `train*.parquet`, `validation*.parquet`, `test*.parquet` (or 
 from __future__ import annotations
 
 import re
+import warnings
 from ast import literal_eval
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from itertools import groupby
 from pathlib import Path
-from typing import Any, NamedTuple, cast
+from typing import Any, NamedTuple
 
 from sparse_probing.datasets.conllu import (
     ENDINGS,
@@ -150,7 +151,7 @@ def _conllu_lines(row: Mapping[str, object], where: str) -> Iterator[str]:
     )
     if absent:
         raise InputError(f"{where} has no column {absent[0]!r}: rows of universal_dependencies have it.")
-    columns = [list(cast(Iterable[Any], row[name])) for name in ROW_COLUMNS]
+    columns = [_cells(row, name, where) for name in ROW_COLUMNS]
     if len({len(column) for column in columns}) > 1:
         raise InputError(f"{where}: {', '.join(ROW_COLUMNS)} differ in length; they hold one value per token.")
     tokens = [_Token(*cells) for cells in zip(*columns, strict=True)]
@@ -168,6 +169,19 @@ def _conllu_lines(row: Mapping[str, object], where: str) -> Iterator[str]:
         feats, misc = _pairs(token.feats, where), _pairs(token.misc, where)
         cells = [name, token.form, token.lemma, token.tag, token.xpos, feats, head, token.deprel, "_", misc]
         yield "\t".join(cell or "_" for cell in cells)
+
+
+def _cells(row: Mapping[str, object], name: str, where: str) -> list[Any]:
+    """One value per token: words, or for tags and heads numbers, too."""
+    cells, numbers = row[name], name in ("upos", "head")
+    if not isinstance(cells, (list, tuple)):
+        raise InputError(f"{where}: {name!r} is no list of one value per token.")
+    for cell in cells:
+        is_number = numbers and type(cell) is int and (name == "head" or 0 <= cell < len(UPOS_CODES))
+        is_word = isinstance(cell, str) or (cell is None and name not in ("tokens", "upos"))
+        if not (is_number or is_word):
+            raise InputError(f"{where}: {name!r} holds {str(cell)[:40]!r}, which no treebank has there.")
+    return list(cells)
 
 
 class _Token(NamedTuple):
@@ -208,10 +222,12 @@ def _pairs(cell: str | None, where: str) -> str:
     if cell in (None, "None", "_", ""):
         return "_"
     try:
-        pairs = literal_eval(cell)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # of odd escapes in a text that is no dictionary
+            pairs = literal_eval(cell)
         return "|".join(key if value is None else f"{key}={value}" for key, value in pairs.items())
-    except (ValueError, SyntaxError, AttributeError):
-        raise InputError(f"{where}: {cell!r} is not a dictionary such as \"{{'Number': 'Sing'}}\".") from None
+    except (ValueError, SyntaxError, AttributeError, TypeError, MemoryError, RecursionError):
+        raise InputError(f"{where}: {cell[:40]!r} is not a dictionary such as \"{{'Number': 'Sing'}}\".") from None
 
 
 def treebank_text(
