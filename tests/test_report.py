@@ -29,14 +29,17 @@ def run_folder(model_folders, tmp_path_factory) -> Path:
         {
             "text": f"{EVIL} harbour and rain, ship number {i}, {'kalter Wind' if i % 2 else 'warm bread'} again and again",
             "y": i % 2,
+            "z": i // 2 % 2,
         }
         for i in range(60)
     ]
     path = folder / "evil.jsonl"
-    path.write_text("\n".join(json.dumps(row | {"y": f"<b>{row['y']}</b>\u202e\x9b"}) for row in rows))
+    path.write_text(
+        "\n".join(json.dumps(row | {name: f"<b>{row[name]}</b>\u202e\x9b" for name in "yz"}) for row in rows)
+    )
     config = sp.RunConfig(
-        model=str(model_folders["gpt_neox"]), data=path, label=("y",), out=folder / "run", workers=1, window=64, skip_first=2,
-        ks=(1, 2), random_model=False,
+        model=str(model_folders["gpt_neox"]), data=path, label=("y", "z"), out=folder / "run", workers=1, window=64,
+        skip_first=2, ks=(1, 2), random_model=False, positive=("y=<b>1</b>\u202e\x9b",),
     )  # fmt: skip
     made = sp.run(config).folder
     text = folder / "<i>text.txt"

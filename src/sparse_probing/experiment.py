@@ -18,7 +18,7 @@ from sparse_probing.activations.models import LoadedModel, load_model, outline_m
 from sparse_probing.activations.pace import estimated_pace, measured_pace
 from sparse_probing.activations.store import Activations
 from sparse_probing.analyses.datasheet import datasheet
-from sparse_probing.analyses.examples import NamedNeuron, activation_histograms, choose_examples, show_examples
+from sparse_probing.analyses.examples import activation_histograms, choose_examples, named_neurons, show_examples
 from sparse_probing.config import RunConfig, to_toml
 from sparse_probing.datasets.feature_dataset import FeatureDataset
 from sparse_probing.datasets.labelled_text import LabelledText
@@ -388,16 +388,7 @@ def _write_examples(
     store: Activations,
     reporter: Reporter,
 ) -> None:
-    neurons = [
-        NamedNeuron(
-            feature=i,
-            layer=row["layer"],
-            unit=row["unit"],
-            name=row["neuron"],
-            sign=1 if row["fires"] == "more in class" else -1,
-        )
-        for i, row in enumerate(tables.findings)
-    ]
+    neurons = named_neurons(tables.findings)
     with reporter.stage("choose examples", 2 * len(neurons), "step") as done:
         histograms = activation_histograms(dataset, store, neurons)
         done(len(neurons))

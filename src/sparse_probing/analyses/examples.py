@@ -42,6 +42,20 @@ class NamedNeuron:
     """+1 when it fires more in class, -1 when less."""
 
 
+def named_neurons(findings: Sequence[Mapping[str, Any]]) -> list[NamedNeuron]:
+    """The neuron of each finding of a run, features counted as they come."""
+    return [
+        NamedNeuron(
+            feature=i,
+            layer=row["layer"],
+            unit=row["unit"],
+            name=row["neuron"],
+            sign=1 if row["fires"] == "more in class" else -1,
+        )
+        for i, row in enumerate(findings)
+    ]
+
+
 def activation_histograms(
     dataset: FeatureDataset, store: Activations, neurons: Sequence[NamedNeuron]
 ) -> list[dict[str, Any]]:
