@@ -131,12 +131,15 @@ def test_same_seed_same_bytes_also_after_a_stop(run_folder, verified, tmp_path, 
         verify(folder, OPTIONS)
     assert len(list((folder / "evidence/tasks").glob("*/0000.json"))) == 1
     monkeypatch.undo()
+    (profile,) = (folder / "evidence/tasks").glob("*/profile.json")
+    profile.write_bytes(profile.read_bytes()[:100])  # cut off: made again
     calls = []
     monkeypatch.setattr(tasks_module, "set_effects", lambda *a, **k: calls.append(1) or whole(*a, **k))
     verify(folder, OPTIONS, reporter=(counted := Counted()))
     assert counted.unfinished() == [], "what is read from a stopped look counts, too"
     assert not calls, "the finished interventions are not made again"
     assert bytes_of(folder) == bytes_of(verified)
+    assert (folder / "report.html").read_bytes() == (verified / "report.html").read_bytes(), "no time, no place"
 
 
 def test_stopped_between_tables_it_is_not_taken_for_finished(verified, tmp_path, monkeypatch):
