@@ -404,6 +404,12 @@ def test_sizes_by_hand(text, size):
     assert parse_size(text) == size
 
 
+@pytest.mark.parametrize("text", ["", "much", "-1GB", "9" * 400])
+def test_what_is_no_size_is_refused(text):
+    with pytest.raises(InputError, match="is no size"):
+        parse_size(text)
+
+
 def test_remarks_reach_the_user(model_folders, reviews, tmp_path, capsys, monkeypatch):
     from sparse_probing.activations import batches
 

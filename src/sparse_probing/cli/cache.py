@@ -113,7 +113,7 @@ def parse_size(text: str) -> int:
     Raises:
         InputError: not a size.
     """
-    match = re.fullmatch(r"\s*(\d+(?:\.\d+)?)\s*([KMGT]?)i?B?\s*", text, re.IGNORECASE)
+    match = re.fullmatch(r"\s*(\d{1,15}(?:\.\d+)?)\s*([KMGT]?)i?B?\s*", text, re.IGNORECASE)
     if match is None:
         raise InputError(f"{text!r} is no size: write it like 20GB or 500MB.")
     return int(float(match[1]) * UNITS[match[2].upper()])
