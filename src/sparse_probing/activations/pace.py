@@ -7,9 +7,10 @@ from collections.abc import Sequence
 
 import numpy as np
 import torch
+from jaxtyping import Int
 from torch import nn
 
-from sparse_probing.activations.batches import TOKENS_PER_BATCH, forward, padded
+from sparse_probing.activations.batches import TOKENS_PER_BATCH, TokenBudget, forward, padded, run_batches
 from sparse_probing.activations.models import LoadedModel, ModelOutline
 from sparse_probing.datasets.feature_dataset import FeatureDataset
 from sparse_probing.records import Site
@@ -30,23 +31,26 @@ def measured_pace(model: LoadedModel, dataset: FeatureDataset, sites: Sequence[S
     """
     lengths = dataset.sequence_lengths()
     typical = max(1, int(np.median(lengths)))
-    budget = min(TOKENS_PER_BATCH.get(model.device.type, TRIED), TRIED if model.device.type == "cpu" else 2**20)
-    count = max(1, min(len(lengths), budget // padded(typical)))
+    tokens = TRIED if model.device.type == "cpu" else TOKENS_PER_BATCH["cuda"]
+    count = max(1, min(len(lengths), tokens // padded(typical)))
     chosen = np.linspace(0, len(lengths) - 1, count).round().astype(int)
-    sequences = [
-        dataset.tokens[dataset.sequence_starts[s] : dataset.sequence_starts[s] + min(lengths[s], typical)]
-        for s in chosen
-    ]
+    read = np.minimum(lengths, typical)
+    budget = TokenBudget(model, tokens)  # smaller batches where memory is short, as in the extraction
 
-    def once(batch: Sequence[np.ndarray]) -> float:
+    def step(batch: Int[np.ndarray, " _"]) -> None:
+        begins = dataset.sequence_starts[batch]
+        sequences = [dataset.tokens[begin : begin + n] for begin, n in zip(begins, read[batch], strict=True)]
+        forward(model, sequences, sites, lambda _site, _values: None)
+
+    def once(sequences: Int[np.ndarray, " _"]) -> float:
         started = time.perf_counter()
-        forward(model, batch, sites, lambda _site, _values: None)
+        run_batches(sequences, read[sequences], budget, step)
         if model.device.type == "cuda":
             torch.cuda.synchronize()
         return time.perf_counter() - started
 
-    once(sequences[:1])
-    return once(sequences) / sum(map(len, sequences))
+    once(chosen[:1])
+    return once(chosen) / int(read[chosen].sum())
 
 
 def estimated_pace(outline: ModelOutline, dataset: FeatureDataset, sites: Sequence[Site]) -> float:

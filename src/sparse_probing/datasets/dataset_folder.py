@@ -22,14 +22,20 @@ from contextlib import suppress
 from dataclasses import fields
 from itertools import chain
 from pathlib import Path
-from sys import float_info, intern
 from typing import Any, cast, get_type_hints
 
 import polars as pl
 import zstandard
 from pydantic import TypeAdapter, ValidationError
 
-from sparse_probing.datasets.labelled_text import Document, LabelledText, Span
+from sparse_probing.datasets.document_records import (
+    DOCUMENT_FIELDS,
+    check_fields,
+    document_line,
+    json_line,
+    read_document,
+)
+from sparse_probing.datasets.labelled_text import Document, LabelledText
 from sparse_probing.datasets.readers import Row, iter_rows
 from sparse_probing.errors import InputError
 from sparse_probing.files import write_atomically, write_json, write_table, write_text
@@ -42,10 +48,8 @@ IN_FILE = "dataset"
 """Field of the first document of a file, which holds what `dataset.json` would hold."""
 FILE_BEGINS = f'{{"{IN_FILE}":{{"format_version":'.encode()
 HEADER_FIELDS = tuple(field.name for field in fields(LabelledText) if field.name != "documents")
-DOCUMENT_FIELDS = tuple(field.name for field in fields(Document))
 COMPRESSION = 9
 BATCH = 1_000
-LARGEST_FLOAT = float_info.max
 
 _STRUCTS: dict[str, dict[str, Any]] = {
     "labels": {"feature": pl.String, "positive": pl.Boolean},
@@ -75,9 +79,9 @@ def fingerprint(labelled: LabelledText) -> str:
     """
     header = _header(labelled)
     del header["notes"]
-    digest = hashlib.blake2b(_line(header, "the description"), digest_size=16)
+    digest = hashlib.blake2b(json_line(header, "the description"), digest_size=16)
     for document in labelled.documents:
-        digest.update(_document_line(document))
+        digest.update(document_line(document))
     return digest.hexdigest()
 
 
@@ -112,7 +116,7 @@ def write_dataset_folder(folder: Path, labelled: LabelledText) -> None:
         packer = zstandard.ZstdCompressor(level=COMPRESSION, write_checksum=True)
         with zstandard.open(partial, "wb", cctx=packer) as file:
             for document in labelled.documents:
-                file.write(_document_line(document))
+                file.write(document_line(document))
 
     _write(folder, labelled, lambda: write_atomically(folder / PACKED, write), [PACKED])
 
@@ -123,7 +127,7 @@ def export_jsonl(labelled: LabelledText, folder: Path) -> None:
     def write(partial: Path) -> None:
         with open(partial, "wb") as file:
             for document in labelled.documents:
-                file.write(_document_line(document))
+                file.write(document_line(document))
 
     _write(folder, labelled, lambda: write_atomically(folder / PLAIN, write), [PLAIN])
 
@@ -138,14 +142,14 @@ def export_file(labelled: LabelledText, path: Path) -> None:
     """
     header = {"format_version": FORMAT_VERSION} | _header(labelled)
     header |= {"n_documents": len(labelled.documents), "files": [PLAIN], "fingerprint": fingerprint(labelled)}
-    first = _line({IN_FILE: header}, "the description")
+    first = json_line({IN_FILE: header}, "the description")
 
     def write(partial: Path) -> None:
         with open(partial, "wb") as file:
             if not labelled.documents:
                 file.write(first)
             for number, document in enumerate(labelled.documents):
-                line = _document_line(document)
+                line = document_line(document)
                 file.write(line if number else first[:-2] + b"," + line[1:])
 
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -194,7 +198,7 @@ def read_dataset_folder(folder: Path) -> LabelledText:
         header = _read_header(folder)
         records = _records([folder / name for name in header["files"]])
     said = "first line" if folder.is_file() else HEADER
-    documents = tuple(_document(record, where) for record, where in records)
+    documents = tuple(read_document(record, where) for record, where in records)
     labelled = LabelledText(documents=documents, **{name: _tuples(header[name]) for name in HEADER_FIELDS})
     if len(documents) != header["n_documents"]:
         raise InputError(
@@ -228,29 +232,6 @@ def _header(labelled: LabelledText) -> dict[str, Any]:
         if isinstance(value, Mapping):
             header[name] = dict(value if name == "token_patterns" else sorted(value.items()))
     return header
-
-
-def _document_line(document: Document) -> bytes:
-    record = {name: getattr(document, name) for name in DOCUMENT_FIELDS}
-    record["labels"] = dict(sorted(document.labels.items()))
-    record["numbers"] = {name: float(value) for name, value in sorted(document.numbers.items())}
-    record["spans"] = [span._asdict() for span in document.spans]
-    return _line(record, f"document {document.id!a}")
-
-
-def _line(record: Mapping[str, Any], what: str) -> bytes:
-    try:
-        text = json.dumps(record, ensure_ascii=False, allow_nan=False, separators=(",", ":"))
-        return text.encode("utf-8") + b"\n"
-    except UnicodeEncodeError as error:
-        raise InputError(
-            f"{what} holds half a surrogate pair (\\u{ord(error.object[error.start]):x}), which is no character: "
-            "remove it or decode the source text with errors='replace'."
-        ) from None
-    except ValueError:
-        raise InputError(
-            f"{what} holds a number that is not finite: leave it out, it then counts as unknown."
-        ) from None
 
 
 def _table(documents: list[tuple[int, Document]]) -> pl.DataFrame:
@@ -329,7 +310,7 @@ def _checked_header(header: dict[str, Any], path: Path) -> dict[str, Any]:
             f"{str(path)!r} has format version {version!r}, this program reads {FORMAT_VERSION}: "
             "read it with the version of sparse-probing that wrote it, or build it again."
         )
-    _check_fields(header, (*HEADER_FIELDS, "n_documents", "files", "fingerprint"), str(path))
+    check_fields(header, (*HEADER_FIELDS, "n_documents", "files", "fingerprint"), str(path))
     for name, kind in _KINDS.items():
         try:
             kind.validate_json(json.dumps(header[name]), strict=True)
@@ -344,15 +325,6 @@ def _checked_header(header: dict[str, Any], path: Path) -> dict[str, Any]:
             f"{str(path)!r} names files that no data set has ({header['files']!r}): it was changed by hand."
         )
     return header
-
-
-def _check_fields(record: Mapping[str, Any], known: tuple[str, ...], where: str) -> None:
-    for what, names in (("an unknown", record.keys() - set(known)), ("no", set(known) - record.keys())):
-        if names:
-            raise InputError(
-                f"{where} has {what} field {min(names)!r}: it was changed by hand or written by another version of "
-                "sparse-probing; build the data set again."
-            )
 
 
 def _records(files: list[Path]) -> Iterator[tuple[Row, str]]:
@@ -372,46 +344,12 @@ def _order(part: tuple[Row, str]) -> int:
 
 def _record(row: Row, where: str) -> Row:
     """A row of a Parquet file as the JSON object that it was made from."""
-    _check_fields(row, tuple(_TABLE), where)
+    check_fields(row, tuple(_TABLE), where)
     record = {name: row[name] for name in DOCUMENT_FIELDS}
-    with suppress(KeyError, TypeError):  # else `_document` complains
+    with suppress(KeyError, TypeError):  # else `read_document` complains
         record["labels"] = {item["feature"]: item["positive"] for item in cast(list, row["labels"])}
         record["numbers"] = {item["feature"]: item["value"] for item in cast(list, row["numbers"])}
     return record
-
-
-def _document(record: Mapping[str, Any], where: str) -> Document:
-    _check_fields(record, DOCUMENT_FIELDS, where)
-    try:
-        document = Document(
-            id=record["id"],
-            text=record["text"],
-            group=record["group"],
-            labels={intern(name): value for name, value in record["labels"].items()},
-            numbers={intern(name): value for name, value in record["numbers"].items()},
-            spans=tuple(Span(span["start"], span["end"], intern(span["label"])) for span in record["spans"]),
-            breaks=tuple(record["breaks"]),
-            split=None if record["split"] is None else Split(record["split"]),
-            source=record["source"],
-            licence=record["licence"],
-        )
-        if _is_sound(document):
-            return document
-        raise ValueError
-    except (AttributeError, KeyError, TypeError, ValueError):
-        raise InputError(f"{where} is no document: it was changed by hand; build the data set again.") from None
-
-
-def _is_sound(document: Document) -> bool:
-    """Whether JSON gave every field the type that it must have."""
-    strings = (document.id, document.text, document.group, document.source or "", document.licence or "")
-    return (
-        all(isinstance(value, str) for value in strings)
-        and all(isinstance(value, bool) for value in document.labels.values())
-        and all(type(value) in (int, float) and abs(value) <= LARGEST_FLOAT for value in document.numbers.values())
-        and all(type(at) is int for span in document.spans for at in span[:2])
-        and all(type(at) is int for at in document.breaks)
-    )
 
 
 def _tuples(value: Any) -> Any:

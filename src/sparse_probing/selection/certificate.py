@@ -159,13 +159,10 @@ def read_certificate(path: Path) -> Certificate:
         raise InputError(f"{name} is unreadable ({first_line(error)}): run the exact search again.") from None
     if version != FORMAT:
         raise InputError(f"{name} has format {version!r}, not {FORMAT}: use the version that wrote it.")
-    same = [("support", "coefficients"), ("branch", "dual_intercept"), ("dual_column", "dual_coefficient")]
-    if (
-        {part: type(value) for part, value in header.items()} != SCALARS
-        or {part: (array.ndim, array.dtype.str) for part, array in arrays.items()}
-        != {part: (1, ARRAYS[part]) for part in ARRAYS}
-        or any(len(arrays[one]) != len(arrays[other]) for one, other in same)
-    ):
+    same = ("support", "coefficients"), ("branch", "dual_intercept"), ("dual_column", "dual_coefficient")
+    kinds = {part: array.dtype.str if array.ndim == 1 else None for part, array in arrays.items()}
+    whole = kinds == ARRAYS and all(len(arrays[one]) == len(arrays[other]) for one, other in same)
+    if {part: type(value) for part, value in header.items()} != SCALARS or not whole:
         raise InputError(f"{name} has other parts than it should: run the exact search again.")
     return Certificate(**header, **arrays)
 
