@@ -364,6 +364,12 @@ def test_what_makes_runs_less_comparable_is_said(tmp_path):
     assert "L1.resid.post.5" in found.tables["comparison"]["neuron"].to_list()
 
 
+def test_odd_options_of_a_run_are_compared_as_they_are(tmp_path):
+    a = made_run(tmp_path / "a", model="a", parameters=1)
+    found = compared(a, made_run(tmp_path / "b", model="b", parameters=2, options={"data": {"file": "y.csv"}}))
+    assert found.notes[0].startswith("Different data: x.csv (a), {'file': 'y.csv'} (b).")
+
+
 def test_a_feature_in_some_runs_is_listed_and_has_too_few_models(tmp_path):
     three = [
         made_run(tmp_path / n, model=n, features=f) for n, f in (("a", ("a", "b")), ("b", ("a", "b")), ("c", ("a",)))

@@ -159,7 +159,7 @@ def _differences(runs: dict[str, FinishedRun]) -> list[str]:
     data = {name: [o.get("source"), o.get("data")] for name, o in options.items()}
     differing(
         "data",
-        {name: " ".join(filter(None, parts)) for name, parts in data.items()},
+        {name: " ".join(str(part) for part in parts if part) for name, parts in data.items()},
         "Differences between runs may come from the data.",
     )
     differing("seeds", {n: o.get("seed") for n, o in options.items()}, "Test rows differ, too.")
