@@ -6,7 +6,7 @@ import inspect
 import io
 import json
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -40,6 +40,7 @@ from sparse_probing.cli.steer import steer as steer_command
 from sparse_probing.config import to_toml
 from sparse_probing.errors import InputError
 from sparse_probing.records import NEURONS, Pooling
+from sparse_probing.results.run_folder import TABLES as RUN_TABLES
 
 PROMPT = "Ein kalter Wind"
 WRITES, SILENT, TOKEN = 5, 6, 300
@@ -454,6 +455,14 @@ def test_text_of_the_model_is_shown_as_it_is():
     assert "\x1b" not in said
 
 
+def whole(given: pl.DataFrame, schema: Mapping[str, Any]) -> pl.DataFrame:
+    """A table with every column of the schema: what is given, and something of the right kind for the rest."""
+    fill = {pl.String: "-", pl.Int32: 0, pl.Int64: 0, pl.Float64: 0.5, pl.Boolean: False}
+    rows = given.to_dicts()
+    filled = [{name: row.get(name, fill.get(kind, [])) for name, kind in schema.items()} for row in rows]
+    return pl.DataFrame(filled, schema=dict(schema))
+
+
 @pytest.fixture(scope="module")
 def finished(model_folders, tmp_path_factory) -> Path:
     """A run folder with the tables above, of the tiny model."""
@@ -461,11 +470,16 @@ def finished(model_folders, tmp_path_factory) -> Path:
     name = str(model_folders["gpt_neox"])
     (folder / "config.toml").write_text(to_toml({"model": name, "device": "cpu"}))
     identity = {"weights": load_model(name, device="cpu").fingerprint}
-    (folder / "manifest.json").write_text(json.dumps({"identity": identity, "model": {"site": NEURONS}}))
-    for table in ("baselines", "differences", "examples"):
-        pl.DataFrame().write_parquet(folder / f"{table}.parquet")
-    for table, rows in (TABLES | {"findings": FINDINGS}).items():
-        rows.write_parquet(folder / f"{table}.parquet")
+    model = {"name": name, "layers": 3, "site": NEURONS, "width": 48, "probed_layers": [0, 1, 2]}
+    facts = dict.fromkeys(("documents_read", "groups", "duplicates_removed", "conflicts_removed"), 9)
+    manifest = {
+        "identity": identity, "model": model, "options": {}, "versions": {}, "rows": 9, "tokens": 99, "counts": {},
+        "audits": {"a": facts, "b": facts},
+    }  # fmt: skip
+    (folder / "manifest.json").write_text(json.dumps(manifest))
+    for table, schema in RUN_TABLES.items():
+        given = (TABLES | {"findings": FINDINGS}).get(table, pl.DataFrame())
+        whole(given, schema).write_parquet(folder / f"{table}.parquet")
     (folder / "dataset").mkdir()
     pl.DataFrame({"row": [3], "category": ["b"], "feature": ["same"]}).write_parquet(folder / "dataset/labels.parquet")
     pl.DataFrame({"row": [3], "pooling": ["mean"]}).write_parquet(folder / "dataset/rows.parquet")
@@ -528,6 +542,6 @@ def test_the_example_in_the_docs_runs(capsys):
 
 def test_the_docs_name_every_option():
     page = DOCS.read_text(encoding="utf-8")
-    options = {f"--{name}" for name in inspect.signature(steer_command).parameters if name != "run"}
-    named = set(re.findall(r"--[a-z]+", page)) - {"--mean"}
+    options = {f"--{name.replace('_', '-')}" for name in inspect.signature(steer_command).parameters if name != "run"}
+    named = set(re.findall(r"--[a-z][a-z-]+", page)) - {"--mean"}
     assert named == options
