@@ -57,13 +57,13 @@ class Confounds:
     def __init__(self, dataset: FeatureDataset, *, text_only: bool) -> None:
         self.dataset = dataset
         self.measures = measures(dataset)
-        self.classifiers = {
-            "position_and_length": PositionAndLength(dataset).score,
-            "token_identity": TokenIdentity(dataset).score,
-            "last_token": LastToken(dataset).score,
-        }
+        self.classifiers = {"position_and_length": PositionAndLength(dataset).score}
         if text_only:
-            self.classifiers["text_only"] = TextOnly(dataset).score
+            self.classifiers |= {
+                "token_identity": TokenIdentity(dataset).score,
+                "last_token": LastToken(dataset).score,
+                "text_only": TextOnly(dataset).score,
+            }
 
     def of(self, feature: int) -> dict[str, Any]:
         """Each measure with its ROC AUC, and each classifier with F1 and ROC AUC, on test rows.

@@ -30,7 +30,7 @@ def datasheet(labelled: LabelledText, dataset: FeatureDataset, *, text_only: boo
     Args:
         labelled: the texts as they were read; the sheet counts what the audit left of them.
         dataset: their rows; other categories in it are left aside.
-        text_only: whether to fit n-gram classifiers, which take most of the time.
+        text_only: whether to fit the classifiers that read the text, which take most of the time.
 
     Raises:
         InputError: `dataset` holds nothing of this category.

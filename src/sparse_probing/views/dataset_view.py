@@ -8,7 +8,7 @@ from typing import Any
 
 import polars as pl
 
-from sparse_probing.analyses.confounds import warnings_of
+from sparse_probing.analyses.confounds import TEXT, warnings_of
 from sparse_probing.charts.dataset_specs import class_histograms
 from sparse_probing.charts.specs import whole_tables
 from sparse_probing.results.run_folder import read_sheets
@@ -73,7 +73,7 @@ def _chart(sheet: dict[str, Any], measure: str) -> dict[str, Any]:
 def read_run_sheets(folder: Path, baselines: pl.DataFrame) -> list[dict[str, Any]]:
     """The data sheets of a run folder; empty for runs of versions that wrote none.
 
-    The run has fitted the n-gram classifiers for its own comparisons: where the sheets lack them, they are taken from there.
+    The run has fitted the classifiers that read the text for its own comparisons: where the sheets lack them, they are taken from there.
 
     Args:
         folder: of the run.
@@ -86,12 +86,13 @@ def read_run_sheets(folder: Path, baselines: pl.DataFrame) -> list[dict[str, Any
     if not path.is_file():
         return []
     sheets = read_sheets(path, f"run {str(folder)!r}")
-    words = baselines.filter(baseline="text_only")
-    scores = {(row["category"], row["feature"]): row for row in words.to_dicts()}
+    of_text = baselines.filter(pl.col("baseline").is_in(list(TEXT)))
+    scores = {(row["category"], row["feature"], row["baseline"]): row for row in of_text.to_dicts()}
     for sheet in sheets:
         for feature in sheet["features"]:
-            found = scores.get((sheet["category"], feature["name"]))
-            if feature["confounds"]["text_only"] is None and found is not None:
-                feature["confounds"]["text_only"] = {name: found[name] for name in ("f1", "roc_auc")}
+            for name in TEXT:
+                found = scores.get((sheet["category"], feature["name"], name))
+                if feature["confounds"].get(name) is None and found is not None:
+                    feature["confounds"][name] = {metric: found[metric] for metric in ("f1", "roc_auc")}
             feature["warnings"] = warnings_of(feature)
     return sheets
