@@ -73,7 +73,8 @@ def _chart(sheet: dict[str, Any], measure: str) -> dict[str, Any]:
 def read_run_sheets(folder: Path, baselines: pl.DataFrame) -> list[dict[str, Any]]:
     """The data sheets of a run folder; empty for runs of versions that wrote none.
 
-    The run has fitted the classifiers that read the text for its own comparisons: where the sheets lack them, they are taken from there.
+    The run has fitted the classifiers that read the text for its own comparisons: where the sheets lack them, they are taken from
+    there.
 
     Args:
         folder: of the run.
