@@ -28,8 +28,9 @@ from transformers import (
 
 from sparse_probing.activations.batches import forward
 from sparse_probing.activations.extract import extract, find_units
-from sparse_probing.activations.models import LoadedModel, _text_tokenizer, load_model, model_sites, wrap_model
+from sparse_probing.activations.models import LoadedModel, load_model, model_sites, wrap_model
 from sparse_probing.activations.sites import find_sites, linear_shape
+from sparse_probing.activations.tokenizers import text_tokenizer
 from sparse_probing.cli.main import main
 from sparse_probing.datasets.unlabelled import every_token
 from sparse_probing.errors import InputError, PrerequisiteError
@@ -214,7 +215,7 @@ def special_tokens_of(template: str | None, **named: str) -> tuple[tuple[int, ..
         )
     backend.enable_padding(pad_id=1, pad_token="</s>", length=9)
     fast = PreTrainedTokenizerFast(tokenizer_object=backend, unk_token="<unk>", pad_token="</s>", **named)
-    read = _text_tokenizer(fast, "m", "bert")
+    read = text_tokenizer(fast, "m", "bert")
     return read.front, read.behind
 
 

@@ -18,7 +18,6 @@ from transformers import (
     AutoModel,
     AutoModelForCausalLM,
     AutoModelForMaskedLM,
-    AutoTokenizer,
     PreTrainedModel,
     PreTrainedTokenizerFast,
 )
@@ -28,7 +27,8 @@ from transformers.utils import logging as transformers_logging
 from sparse_probing.activations.loading import brief, check_complete, check_sizes, loading
 from sparse_probing.activations.model_text import NO_LIMIT, ModelText, model_path
 from sparse_probing.activations.sites import ModelSites, find_sites
-from sparse_probing.datasets.align import TextTokenizer, special_tokens
+from sparse_probing.activations.tokenizers import load_tokenizer, text_tokenizer
+from sparse_probing.datasets.align import TextTokenizer
 from sparse_probing.errors import InputError
 
 transformers_logging.set_verbosity_error()
@@ -109,7 +109,7 @@ def outline_model(name: str, *, trust_remote_code: bool = False) -> ModelOutline
     return ModelOutline(
         name=name,
         network=network,
-        tokenizer=_tokenizer(name, config, trust_remote_code=trust_remote_code),
+        tokenizer=load_tokenizer(name, config, trust_remote_code=trust_remote_code),
         sites=find_sites(network, name),
         context=_context(network, config),
     )
@@ -162,7 +162,7 @@ def load_model(
                 torch.manual_seed(random_weights_seed)
                 network = AutoModel.from_config(config, trust_remote_code=trust_remote_code)
             network = network.to(precision if precision != "auto" else config.dtype or torch.float32)
-    tokenizer = _tokenizer(name, config, trust_remote_code=trust_remote_code)
+    tokenizer = load_tokenizer(name, config, trust_remote_code=trust_remote_code)
     if getattr(network, "hf_device_map", None) is None:
         network = network.to(place)
     return _loaded(name, network, tokenizer)
@@ -213,7 +213,7 @@ def wrap_model(network: PreTrainedModel, tokenizer: PreTrainedTokenizerFast, nam
         tokenizer: its fast tokenizer.
         name: shown in messages, tables and reports.
     """
-    return _loaded(name, network, _text_tokenizer(tokenizer, name, network.config.model_type))
+    return _loaded(name, network, text_tokenizer(tokenizer, name, network.config.model_type))
 
 
 def _loaded(name: str, loaded: PreTrainedModel, tokenizer: TextTokenizer) -> LoadedModel:
@@ -310,25 +310,3 @@ def _entrance(network: PreTrainedModel) -> torch.device:
 def reading_part(network: PreTrainedModel) -> PreTrainedModel:
     """The encoder of an encoder-decoder model, any other model as it is."""
     return network.get_encoder() if network.config.is_encoder_decoder else network
-
-
-def _tokenizer(name: str, config: Any, *, trust_remote_code: bool) -> TextTokenizer:
-    with loading(name, "the tokenizer of"):
-        tokenizer = AutoTokenizer.from_pretrained(model_path(name), trust_remote_code=trust_remote_code)
-    return _text_tokenizer(tokenizer, name, config.model_type)
-
-
-def _text_tokenizer(tokenizer: Any, name: str, model_type: str) -> TextTokenizer:
-    """The Rust tokenizer with the special tokens that the model expects around a text.
-
-    Raises:
-        InputError: a tokenizer written in Python, which cannot say which characters a token covers.
-    """
-    if not isinstance(tokenizer, PreTrainedTokenizerFast):
-        raise InputError(
-            f"the tokenizer of {name!r} ({type(tokenizer).__name__}) reports no character offsets: put a fast one "
-            f"(PreTrainedTokenizerFast, file tokenizer.json) for {model_type} models into the model's folder."
-        )
-    backend = tokenizer.backend_tokenizer
-    front, behind = special_tokens(backend, None if tokenizer.bos_token is None else str(tokenizer.bos_token))
-    return TextTokenizer(backend=backend, front=front, behind=behind)
