@@ -389,7 +389,7 @@ WEIGHTS: dict[str, tuple[Callable[[Path], object], str]] = {
     "cut": (lambda f: cut(f, -100), "SafetensorError: .*not fully covered"),
     "empty": (lambda f: cut(f, 0), "SafetensorError: .*too small"),
     "gone": (lambda f: (f / "model.safetensors").unlink(), "no file named model.safetensors"),
-    "one lost": (lambda f: resave(f, slice(0, -1)), "1 of its weights are not in its files"),
+    "one lost": (lambda f: resave(f, slice(0, -1)), "1 of its weights is not in its files"),
     "evil": (lambda f: as_bin(f, Evil(f / "it-ran")), r"its .bin file is damaged or holds more than tensors"),
     "evil pickle": (
         lambda f: ((f / "model.safetensors").unlink(), (f / "pytorch_model.bin").write_bytes(pickle.dumps(Evil(f / "it-ran")))),

@@ -18,9 +18,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy import stats
 
-from sparse_probing.activations.models import reading_part
 from sparse_probing.activations.sites import find_sites
 from sparse_probing.activations.weights import MlpWeights, read_weights
+from sparse_probing.activations.wrapped import reading_part
 from sparse_probing.analyses.output_weights import (
     WeightTarget,
     agreement,

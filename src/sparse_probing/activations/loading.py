@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pickle import UnpicklingError
 from typing import Any
-
-from torch import nn
 
 from sparse_probing.errors import InputError, PrerequisiteError, SparseProbingError
 
@@ -63,11 +61,6 @@ def _said(name: str, part: str, error: Exception) -> SparseProbingError:
             f"{part} {name!r} cannot be loaded: its .bin file is damaged or holds more than tensors, and is not unpickled, since "
             "that could run code: get the weights as .safetensors."
         )
-    if "ignore_mismatched_sizes" in said:
-        return InputError(
-            f"{part} {name!r} cannot be loaded: its weights do not have the sizes that its config.json states; get both from "
-            "one place."
-        )
     return InputError(f"{part} {name!r} cannot be loaded: {brief(error)}.")
 
 
@@ -94,30 +87,3 @@ def check_sizes(config: Any, name: str) -> None:
                 f"model {name!r} cannot be loaded: its config.json states {key} {value}, which is beyond any model; "
                 "the file is damaged."
             )
-
-
-def check_complete(name: str, network: nn.Module, read: nn.Module, missing: Sequence[str]) -> None:
-    """Refuse a checkpoint without some of the weights that are read: they would have been drawn at random, without a word.
-
-    Args:
-        name: of the model.
-        network: as loaded.
-        read: the part of it that is read.
-        missing: names in `network` of what the checkpoint lacks.
-
-    Raises:
-        InputError: weights are missing; a pooler does not count.
-    """
-    needed = {id(tensor) for key, tensor in _tensors(read) if not key.startswith("pooler.")}
-    tensors = dict(_tensors(network))
-    absent = [key for key in missing if key in tensors and id(tensors[key]) in needed]
-    if absent:
-        raise InputError(
-            f"model {name!r} cannot be loaded: {len(absent):,} of its weights are not in its files, such as {sorted(absent)[0]}; "
-            "they are damaged, or belong to another architecture than config.json names."
-        )
-
-
-def _tensors(module: nn.Module) -> Iterator[tuple[str, Any]]:
-    yield from module.named_parameters(remove_duplicate=False)
-    yield from module.named_buffers(remove_duplicate=False)

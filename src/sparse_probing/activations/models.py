@@ -24,10 +24,12 @@ from transformers import (
 from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING, MODEL_FOR_MASKED_LM_MAPPING
 from transformers.utils import logging as transformers_logging
 
-from sparse_probing.activations.loading import brief, check_complete, check_sizes, loading
+from sparse_probing.activations.checkpoints import Checkpoint, is_unread, listed, read_checkpoint
+from sparse_probing.activations.loading import brief, check_sizes, loading
 from sparse_probing.activations.model_text import NO_LIMIT, ModelText, model_path
 from sparse_probing.activations.sites import ModelSites, find_sites
 from sparse_probing.activations.tokenizers import load_tokenizer, text_tokenizer
+from sparse_probing.activations.wrapped import reading_part
 from sparse_probing.datasets.align import TextTokenizer
 from sparse_probing.errors import InputError
 
@@ -63,6 +65,8 @@ class LoadedModel(ModelOutline):
     """The same network with its language-model head, where that was asked for and the checkpoint has one."""
     objective: Objective | None = None
     """What that head predicts."""
+    headless: tuple[str, ...] = ()
+    """Weights of the head that are not in the checkpoint, where one was asked for."""
 
 
 def load_config(name: str, *, trust_remote_code: bool = False) -> Any:
@@ -150,22 +154,37 @@ def load_model(
     quantised = getattr(config, "quantization_config", None) is not None
     if quantised and device_map is None:
         device_map = {"": str(place)}  # quantised weights must be put in place while they are loaded
-    network: Any
+    tokenizer = load_tokenizer(name, config, trust_remote_code=trust_remote_code)
     with loading(name):
         if random_weights_seed is None:
             options: dict[str, Any] = {
                 "dtype": precision, "device_map": device_map, "trust_remote_code": trust_remote_code,
             }  # fmt: skip
-            network = _pretrained(name, head_of(config) if with_head else None, options)
+            read = _pretrained(name, head_of(config) if with_head else None, options)
         else:
-            with torch.random.fork_rng(devices=[]):
-                torch.manual_seed(random_weights_seed)
-                network = AutoModel.from_config(config, trust_remote_code=trust_remote_code)
-            network = network.to(precision if precision != "auto" else config.dtype or torch.float32)
-    tokenizer = load_tokenizer(name, config, trust_remote_code=trust_remote_code)
-    if getattr(network, "hf_device_map", None) is None:
-        network = network.to(place)
-    return _loaded(name, network, tokenizer)
+            read = _untrained(config, precision, random_weights_seed, trust_remote_code=trust_remote_code)
+        network: Any = read.network
+        if getattr(network, "hf_device_map", None) is None:
+            network = network.to(place)
+    return _loaded(name, network, tokenizer, read.headless)
+
+
+def _pretrained(name: str, head: Objective | None, options: Mapping[str, Any]) -> Checkpoint:
+    """The network with its head if that is wanted and in the checkpoint, else the base model; weights are complete."""
+    auto = AutoModel if head is None else HEADS[head]
+
+    def read(**more: Any) -> tuple[PreTrainedModel, dict[str, Any]]:
+        checks = {"output_loading_info": True, "ignore_mismatched_sizes": True, "weights_only": True}
+        return auto.from_pretrained(model_path(name), **checks, **options, **more)
+
+    return read_checkpoint(name, read)
+
+
+def _untrained(config: Any, precision: Any, seed: int, *, trust_remote_code: bool) -> Checkpoint:
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        network = AutoModel.from_config(config, trust_remote_code=trust_remote_code)
+    return Checkpoint(network=network.to(precision if precision != "auto" else config.dtype or torch.float32))
 
 
 HEADS: dict[Objective, Any] = {"next token": AutoModelForCausalLM, "masked token": AutoModelForMaskedLM}
@@ -191,18 +210,8 @@ def no_head(model: LoadedModel) -> str:
     """Why a model without `full` has no loss, in words."""
     if model.network.config.is_encoder_decoder or head_of(model.network.config) is None:
         return f"{type(model.network).__name__} is no language model by itself"
-    return "the checkpoint has no weights for a language-model head"
-
-
-def _pretrained(name: str, head: Objective | None, options: Mapping[str, Any]) -> PreTrainedModel:
-    """The network with its head if that is wanted and in the checkpoint, else the base model; weights are complete."""
-    auto = AutoModel if head is None else HEADS[head]
-    network, found = auto.from_pretrained(model_path(name), output_loading_info=True, weights_only=True, **options)
-    check_complete(name, network, reading_part(network.base_model), sorted(found["missing_keys"]))
-    base = f"{network.base_model_prefix}."
-    if head is None or all(key.startswith(base) for key in found["missing_keys"]):
-        return network
-    return network.base_model  # the head was drawn at random: its loss would mean nothing
+    named = f" ({listed(model.headless)})" if model.headless else ""
+    return f"the checkpoint has no weights for a language-model head{named}"
 
 
 def wrap_model(network: PreTrainedModel, tokenizer: PreTrainedTokenizerFast, name: str = "model") -> LoadedModel:
@@ -216,7 +225,9 @@ def wrap_model(network: PreTrainedModel, tokenizer: PreTrainedTokenizerFast, nam
     return _loaded(name, network, text_tokenizer(tokenizer, name, network.config.model_type))
 
 
-def _loaded(name: str, loaded: PreTrainedModel, tokenizer: TextTokenizer) -> LoadedModel:
+def _loaded(
+    name: str, loaded: PreTrainedModel, tokenizer: TextTokenizer, headless: tuple[str, ...] = ()
+) -> LoadedModel:
     loaded.eval().requires_grad_(requires_grad=False)
     network = reading_part(getattr(loaded, loaded.base_model_prefix, loaded))
     network.config.use_cache = False  # keys and values of earlier tokens are for generation
@@ -227,6 +238,7 @@ def _loaded(name: str, loaded: PreTrainedModel, tokenizer: TextTokenizer) -> Loa
         name=name,
         full=loaded if objective else None,
         objective=objective,
+        headless=headless,
         network=network,
         tokenizer=tokenizer,
         sites=find_sites(network, name),
@@ -261,7 +273,7 @@ def _fingerprint(network: PreTrainedModel) -> str:
         tensors = sorted(
             (key, value)
             for key, value in _weights(network).items()
-            if isinstance(value, Tensor) and not key.startswith("pooler.")  # is not read, and absent below some heads
+            if isinstance(value, Tensor) and not is_unread(key)  # absent below some heads
         )
         hashes = pool.map(lambda item: (item[0], str(item[1].dtype), _tensor_hash(item[1])), tensors)
         digest = hashlib.blake2b(digest_size=16)
@@ -305,8 +317,3 @@ def _entrance(network: PreTrainedModel) -> torch.device:
         return network.device
     first = next((place for place in places.values() if place not in ("cpu", "disk")), "cpu")
     return torch.device("cuda", first) if isinstance(first, int) else torch.device(first)
-
-
-def reading_part(network: PreTrainedModel) -> PreTrainedModel:
-    """The encoder of an encoder-decoder model, any other model as it is."""
-    return network.get_encoder() if network.config.is_encoder_decoder else network

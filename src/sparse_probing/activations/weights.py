@@ -23,8 +23,8 @@ from torch import Tensor, nn
 from transformers import PreTrainedModel
 from transformers.pytorch_utils import Conv1D
 
-from sparse_probing.activations.models import reading_part
 from sparse_probing.activations.sites import ModelSites, linear_shape
+from sparse_probing.activations.wrapped import reading_part
 from sparse_probing.errors import InputError
 from sparse_probing.records import NEURONS
 
