@@ -35,9 +35,7 @@ def _bert() -> BertForMaskedLM:
 
 
 def _t5() -> T5ForConditionalGeneration:
-    return T5ForConditionalGeneration(
-        T5Config(vocab_size=400, d_model=16, d_kv=8, d_ff=40, num_layers=2, num_heads=2, decoder_start_token_id=0)
-    )
+    return T5ForConditionalGeneration(T5Config(vocab_size=400, d_model=16, d_kv=8, d_ff=40, num_layers=2, num_heads=2))
 
 
 @pytest.fixture(scope="module")

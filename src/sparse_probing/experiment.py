@@ -248,7 +248,7 @@ def _begin(folder: Path, config: RunConfig, identity: dict[str, Any]) -> bool:
 
 
 def _rename(folder: Path, name: str | None) -> None:
-    """Give a finished run another name: it shapes no number, so the same command with another one need not start anew."""
+    """Give a finished run another name. No number depends on it, so nothing is computed again."""
     manifest = read_json(folder / "manifest.json")
     if name is not None and name != manifest["options"].get("name"):
         manifest["options"]["name"] = name

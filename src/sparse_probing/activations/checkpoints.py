@@ -60,7 +60,7 @@ def read_checkpoint(name: str, read: Callable[..., tuple[PreTrainedModel, dict[s
     if _wrapped(found["unexpected_keys"]) and (found["missing_keys"] or found["mismatched_keys"]):
         network, found = read(key_mapping=WRAPPERS)
     _check_body(name, network, found)
-    base = network.base_model
+    base: Any = network.base_model
     if base is network:
         return Checkpoint(network=network)
     of_body = {id(tensor) for _, tensor in _tensors(base)}
@@ -75,7 +75,8 @@ def read_checkpoint(name: str, read: Callable[..., tuple[PreTrainedModel, dict[s
 
 
 def _check_body(name: str, network: PreTrainedModel, found: Mapping[str, Any]) -> None:
-    part = reading_part(network.base_model)
+    base: Any = network.base_model
+    part = reading_part(base)
     needed = {id(tensor) for key, tensor in _tensors(part) if not is_unread(key)}
     read = {key for key, tensor in _tensors(network) if id(tensor) in needed}
     missing = sorted(read & set(found["missing_keys"]))

@@ -26,7 +26,7 @@ class ModelText:
 
 
 def model_path(name: str) -> str:
-    """What `from_pretrained` is given: `demo` stands for the bundled model."""
+    """What `from_pretrained` is given; `demo` is the bundled model."""
     if name == DEMO_MODEL:
         return str(resources.files("sparse_probing") / "assets" / "demo_model")
     return name

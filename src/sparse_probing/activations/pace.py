@@ -18,7 +18,8 @@ from sparse_probing.records import Site
 TRIED = 1_024
 """Tokens of the measured batch, at most, on a CPU."""
 EFFICIENCY = 0.6
-"""Multiplications per second of a whole forward pass, as a share of those of one large product of matrices (float32, CPU)."""
+"""Multiplications per second of a whole forward pass, as a share of those of one large product of matrices (float32, CPU): a guess
+for the models of a laptop, not fitted to measurements."""
 
 
 def measured_pace(model: LoadedModel, dataset: FeatureDataset, sites: Sequence[Site]) -> float:

@@ -17,7 +17,7 @@ class DisjointSets(Generic[T]):
         self._place = {element: place for place, element in enumerate(self._parent)}
 
     def __getitem__(self, element: T) -> T:
-        """The element that stands for the set of this one."""
+        """The representative of the set that holds this element."""
         parent = self._parent
         while parent[element] != element:
             parent[element] = parent[parent[element]]
@@ -29,7 +29,7 @@ class DisjointSets(Generic[T]):
         return self[a] == self[b]
 
     def merge(self, a: T, b: T) -> None:
-        """Make one set of the sets of both; the larger one's element stands for it, of equal ones the earlier one's."""
+        """Join the sets of both. The representative is that of the larger set; of equal ones, that of the earlier."""
         a, b = self[a], self[b]
         if a == b:
             return

@@ -55,8 +55,8 @@ def _check_prescribed(dataset: FeatureDataset, split: Int[np.ndarray, " row"]) -
         category = (*dataset.categories, *(target.category for target in dataset.targets))[0]
         raise InputError(
             f"the data of {category} has rows in the {' and '.join(present)} split only, by the names of its files or a column of "
-            f"its own, and none in the {' and the '.join(missing)} split: add the files or rows that are missing, or let a split "
-            "be drawn anew with --split-by group."
+            f"its own, and none in the {' and the '.join(missing)} split: add the files or rows that are missing, or draw a new "
+            "split with --split-by group."
         )
 
 

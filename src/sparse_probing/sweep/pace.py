@@ -1,4 +1,4 @@
-"""How long the probes will take: a rule fitted to measured runs. It says minutes or hours, not seconds."""
+"""How long the probes will take: a rule of thumb whose constants are guesses. It tells minutes from hours, no more."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import os
 
 from sparse_probing.datasets.feature_dataset import FeatureDataset
 
+# Guessed from a few runs of the demo on one laptop-like machine, not fitted to measurements.
 PER_TASK = 0.25
 """Core seconds per feature and layer that do not depend on the number of rows."""
 PER_CELL = 4.0e-7
