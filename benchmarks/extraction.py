@@ -30,7 +30,7 @@ from transformers import AutoTokenizer, GPTNeoXConfig, GPTNeoXForCausalLM
 from page import machine, write_section
 from sparse_probing.activations.batches import TokenBudget, forward, run_batches
 from sparse_probing.activations.extract import BYTES_PER_SHARD, extract, find_units, sequence_tokens
-from sparse_probing.activations.model_text import model_path
+from sparse_probing.activations.model_files import find_model
 from sparse_probing.activations.models import LoadedModel, wrap_model
 from sparse_probing.activations.shard_buffer import ShardBuffer
 from sparse_probing.activations.shards import write_shard
@@ -53,7 +53,7 @@ def random_model(shape: str = "70m") -> tuple[GPTNeoXForCausalLM, LoadedModel]:
     network = GPTNeoXForCausalLM(GPTNeoXConfig(vocab_size=50_304, max_position_embeddings=2048, **SHAPES[shape]))
     network = network.eval().to(DTYPE).to(DEVICE)  # pyright: ignore[reportArgumentType]
     return network, wrap_model(
-        network, AutoTokenizer.from_pretrained(model_path("demo"), trust_remote_code=False), shape
+        network, AutoTokenizer.from_pretrained(find_model("demo").path, trust_remote_code=False), shape
     )
 
 

@@ -16,7 +16,7 @@ from typing import Any
 import torch
 from transformers import AutoModel
 
-from sparse_probing.activations.model_text import model_path
+from sparse_probing.activations.model_files import find_model
 from sparse_probing.activations.models import load_config
 from sparse_probing.activations.sites import find_sites
 from sparse_probing.activations.weights import read_weights
@@ -52,7 +52,7 @@ def compared(name: str) -> list[dict[str, Any]]:
             f"v0 model of {sizes}."
         )
     try:
-        network = AutoModel.from_pretrained(model_path(name), dtype=torch.float32, trust_remote_code=False)
+        network = AutoModel.from_pretrained(find_model(name).path, dtype=torch.float32, trust_remote_code=False)
     except (OSError, ValueError) as error:
         raise InputError(
             f"the weights of {name!r} cannot be loaded: {str(error).splitlines()[0].rstrip('.')}."

@@ -10,14 +10,14 @@ import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 import sparse_probing
-from sparse_probing.activations.model_text import DEMO_MODEL, model_path
+from sparse_probing.activations.model_files import DEMO_MODEL, find_model
 from sparse_probing.activations.models import model_sites
 from sparse_probing.datasets.sources.demo_corpus import documents_of
 
 
 @pytest.fixture(scope="module")
 def folder() -> Path:
-    return Path(model_path(DEMO_MODEL))
+    return Path(find_model(DEMO_MODEL).path)
 
 
 def test_files_are_small_and_complete(folder):

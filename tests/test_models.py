@@ -386,8 +386,8 @@ def cut(folder: Path, n_bytes: int) -> None:
 
 
 WEIGHTS: dict[str, tuple[Callable[[Path], object], str]] = {
-    "cut": (lambda f: cut(f, -100), "SafetensorError: .*not fully covered"),
-    "empty": (lambda f: cut(f, 0), "SafetensorError: .*too small"),
+    "cut": (lambda f: cut(f, -100), r"model.safetensors is damaged \(SafetensorError: .*not fully covered"),
+    "empty": (lambda f: cut(f, 0), r"model.safetensors is damaged \(SafetensorError: .*too small"),
     "gone": (lambda f: (f / "model.safetensors").unlink(), "no file named model.safetensors"),
     "one lost": (lambda f: resave(f, slice(0, -1)), "1 of its weights is not in its files"),
     "evil": (lambda f: as_bin(f, Evil(f / "it-ran")), r"its .bin file is damaged or holds more than tensors"),

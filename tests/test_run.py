@@ -359,7 +359,7 @@ def test_another_site_and_type_from_end_to_end(model_folders, reviews, tmp_path,
 
 
 def test_a_dry_run_prints_size_and_room_and_writes_nothing(model_folders, reviews, tmp_path, capsys, monkeypatch):
-    monkeypatch.setattr("sparse_probing.experiment.load_model", lambda *_a, **_n: pytest.fail("weights loaded"))
+    monkeypatch.setattr("sparse_probing.experiment.model_of", lambda *_a, **_n: pytest.fail("weights loaded"))
     main(arguments(model_folders, reviews, tmp_path / "o", "--dry-run"))
     shown = capsys.readouterr().out
     assert re.search(r"rows +120 from [\d,]+ tokens per model", shown)

@@ -63,7 +63,10 @@ class DataConfig(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
 
     model: str = "demo"
-    """Model: `demo` (bundled), a local folder, or a hub id such as EleutherAI/pythia-70m."""
+    """Model: `demo` (bundled), a local folder (a PEFT adapter is merged into the model below it), a .gguf file, or a hub id such as
+    EleutherAI/pythia-70m."""
+    base: str | None = None
+    """Model below a PEFT adapter (--model names the adapter's folder), where the one that the adapter names is not at hand."""
     trust_remote_code: bool = False
     """Run program code that comes with the model, where it needs some. It runs here with all your rights: off unless you say so."""
     data: Path | None = None

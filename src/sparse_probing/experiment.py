@@ -14,7 +14,7 @@ import polars as pl
 
 from sparse_probing.activations.extract import extract, find_units
 from sparse_probing.activations.forecast import Forecast, forecast
-from sparse_probing.activations.models import LoadedModel, load_model, outline_model
+from sparse_probing.activations.models import LoadedModel, outline_model
 from sparse_probing.activations.pace import estimated_pace, measured_pace
 from sparse_probing.activations.store import Activations
 from sparse_probing.analyses.datasheet import datasheet
@@ -28,6 +28,7 @@ from sparse_probing.files import is_partial, read_json, remove_partials, write_j
 from sparse_probing.inputs import build_dataset, labelled_text_of
 from sparse_probing.progress import Reporter, Silent
 from sparse_probing.records import Site
+from sparse_probing.reopen import model_of
 from sparse_probing.report.html import write_report
 from sparse_probing.results import tables as schema
 from sparse_probing.results.dataset_tables import write_dataset
@@ -80,13 +81,7 @@ def run(
     started = time.monotonic()
     texts = list(labelled) if labelled is not None else labelled_text_of(config, reporter)
     with reporter.stage("load model", 1, "model") as done:
-        model = load_model(
-            config.model,
-            device=config.device,
-            dtype=config.dtype,
-            device_map=config.device_map,
-            trust_remote_code=config.trust_remote_code,
-        )
+        model = model_of(config)
         done(1)
     sites = find_units(model, config.site, config.layers)
     layers = [site.layer for site in sites]
@@ -167,7 +162,7 @@ def dry_run(config: RunConfig, labelled: Sequence[LabelledText] | None = None) -
     Raises:
         InputError: data, options or model cannot be used as given.
     """
-    model = outline_model(config.model, trust_remote_code=config.trust_remote_code)
+    model = outline_model(config.model, base=config.base, trust_remote_code=config.trust_remote_code)
     sites = find_units(model, config.site, config.layers)
     if not all(site.width for site in sites):
         raise InputError(
@@ -304,13 +299,7 @@ def _activations(
     stores = {False: activations("activations", model)}
     if config.random_model:
         with reporter.stage("make twin", 1, "model") as done:
-            twin = load_model(
-                config.model,
-                device=config.device,
-                dtype=config.dtype,
-                random_weights_seed=UNTRAINED_SEED,
-                trust_remote_code=config.trust_remote_code,
-            )
+            twin = model_of(config, random_weights_seed=UNTRAINED_SEED)
             done(1)
         stores[True] = activations("untrained twin", twin)
     return stores

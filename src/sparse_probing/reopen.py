@@ -71,6 +71,17 @@ class OpenRun:
         return names.index((category, feature))
 
 
+def model_of(config: RunConfig, **options: Any) -> LoadedModel:
+    """The model that the options of a run name.
+
+    Args:
+        config: of the run.
+        options: of `load_model`, beside or instead of the run's.
+    """
+    of_run = {name: getattr(config, name) for name in ("base", "device", "dtype", "device_map", "trust_remote_code")}
+    return load_model(config.model, **(of_run | options))
+
+
 def open_model(
     folder: Path, *, with_head: bool = False, device: str | None = None, trust_remote_code: bool = False
 ) -> tuple[RunConfig, LoadedModel]:
@@ -88,14 +99,7 @@ def open_model(
     """
     manifest, _ = read_run(folder)
     config = make_config(read_config(folder / "config.toml"))
-    model = load_model(
-        config.model,
-        device=device or config.device,
-        dtype=config.dtype,
-        device_map=config.device_map,
-        with_head=with_head,
-        trust_remote_code=trust_remote_code,
-    )
+    model = model_of(config, device=device or config.device, with_head=with_head, trust_remote_code=trust_remote_code)
     if model.fingerprint != manifest["identity"].get("weights"):
         raise InputError(
             f"model {config.model!r} is not the one that run {str(folder)!r} probed (other weights, precision or settings): name "

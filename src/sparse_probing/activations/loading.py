@@ -1,11 +1,15 @@
-"""What may be wrong with a model that others wrote: their libraries' many errors as one sentence, weights that are missing."""
+"""What may be wrong with a model that others wrote: their libraries' many errors as one sentence."""
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from pickle import UnpicklingError
 from typing import Any
+
+from safetensors import SafetensorError, safe_open
 
 from sparse_probing.errors import InputError, PrerequisiteError, SparseProbingError
 
@@ -22,7 +26,7 @@ SIZES = {
 
 
 @contextmanager
-def loading(name: str, part: str = "model") -> Iterator[None]:
+def loading(name: str, part: str = "model", folder: str | None = None) -> Iterator[None]:
     """Around calls that read a model's files: whatever they raise becomes one sentence.
 
     transformers, tokenizers, safetensors and torch answer damaged files with errors of twenty kinds; none of them is ours.
@@ -30,6 +34,7 @@ def loading(name: str, part: str = "model") -> Iterator[None]:
     Args:
         name: of the model, as the user gave it.
         part: what is read.
+        folder: where its files lie, so that a damaged one can be named.
 
     Raises:
         InputError: the files cannot be used.
@@ -42,12 +47,38 @@ def loading(name: str, part: str = "model") -> Iterator[None]:
     except ImportError as error:
         raise PrerequisiteError(f"{part} {name!r} needs a package that is not installed: {brief(error)}.") from None
     except Exception as error:
-        raise _said(name, part, error) from None
+        raise _said(name, part, folder, error) from None
 
 
-def _said(name: str, part: str, error: Exception) -> SparseProbingError:
+KNOWN = (
+    (
+        r"Couldn't instantiate the backend tokenizer",
+        "its files hold no tokenizer that can be used: put tokenizer.json, and tokenizer_config.json where there is one, into its "
+        "folder",
+    ),
+    (
+        r"has model type `([^`]*)` but Transformers does not recognize",
+        "the installed transformers does not know its type {0!r}: install a newer transformers, or add --trust-remote-code where "
+        "the model brings program code that you trust",
+    ),
+    (r"Should have a `model_type` key", "its config.json does not say what type of model it is (model_type)"),
+    (r"Unrecognized configuration class", "transformers has no text model for its type"),
+    (
+        r"Multiple valid text configs .*?(\[[^\]]*\])",
+        "it consists of several text models {0}, and which of them to read is not known: save the one you mean as a model of "
+        "its own",
+    ),
+    (
+        r"(?i)out of memory|can't allocate memory",
+        "it does not fit into memory: use --dtype bfloat16, or --device-map auto",
+    ),
+)
+"""What transformers and torch say, and what we say instead."""
+
+
+def _said(name: str, part: str, folder: str | None, error: Exception) -> SparseProbingError:
     said = str(error)
-    if "trust_remote_code" in said:
+    if "trust_remote_code" in said and "does not recognize" not in said:
         return InputError(
             f"model {name!r} needs program code that comes with it and would run here with all your rights: add "
             "--trust-remote-code if you trust its authors, or name a model that transformers knows."
@@ -61,7 +92,26 @@ def _said(name: str, part: str, error: Exception) -> SparseProbingError:
             f"{part} {name!r} cannot be loaded: its .bin file is damaged or holds more than tensors, and is not unpickled, since "
             "that could run code: get the weights as .safetensors."
         )
+    for pattern, ours in KNOWN:
+        found = re.search(pattern, said, re.DOTALL)
+        if found:
+            return InputError(f"{part} {name!r} cannot be loaded: {ours.format(*found.groups())}.")
+    damaged = _damaged_file(folder) if isinstance(error, SafetensorError) and folder else None
+    if damaged:
+        return InputError(
+            f"{part} {name!r} cannot be loaded: {damaged} is damaged ({brief(error)}): get that file again."
+        )
     return InputError(f"{part} {name!r} cannot be loaded: {brief(error)}.")
+
+
+def _damaged_file(folder: str) -> str | None:
+    for path in sorted(Path(folder).glob("*.safetensors")):
+        try:
+            with safe_open(path, "pt"):
+                pass
+        except SafetensorError:
+            return path.name
+    return None
 
 
 def brief(error: Exception) -> str:

@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import json
 from dataclasses import dataclass
-from importlib import resources
 from pathlib import Path
 
 from tokenizers import Tokenizer
 
+from sparse_probing.activations.model_files import DEMO_MODEL, find_model
 from sparse_probing.datasets.align import TextTokenizer, special_tokens
 
-DEMO_MODEL = "demo"
 NO_LIMIT = 10**9
 
 
@@ -25,14 +24,7 @@ class ModelText:
     """Longest sequence that the model takes; `NO_LIMIT` where it states none."""
 
 
-def model_path(name: str) -> str:
-    """What `from_pretrained` is given; `demo` is the bundled model."""
-    if name == DEMO_MODEL:
-        return str(resources.files("sparse_probing") / "assets" / "demo_model")
-    return name
-
-
-def text_of_model(name: str, *, trust_remote_code: bool = False) -> ModelText:
+def text_of_model(name: str, *, base: str | None = None, trust_remote_code: bool = False) -> ModelText:
     """Tokenizer and context of a model, as `outline_model` reads them.
 
     The bundled model's files say all of it. Those of other models do not: transformers changes what some tokenizer.json say.
@@ -40,11 +32,11 @@ def text_of_model(name: str, *, trust_remote_code: bool = False) -> ModelText:
     Raises:
         InputError: no model there, no fast tokenizer, or code of its own that is not trusted.
     """
-    if name != DEMO_MODEL:
+    if name != DEMO_MODEL or base is not None:
         from sparse_probing.activations.models import outline_model  # with torch and transformers
 
-        return outline_model(name, trust_remote_code=trust_remote_code)
-    folder = Path(model_path(name))
+        return outline_model(name, base=base, trust_remote_code=trust_remote_code)
+    folder = Path(find_model(name).path)
     settings, named = (
         json.loads((folder / file).read_text(encoding="utf-8")) for file in ("config.json", "tokenizer_config.json")
     )

@@ -24,14 +24,16 @@ from transformers import (
 from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING, MODEL_FOR_MASKED_LM_MAPPING
 from transformers.utils import logging as transformers_logging
 
+from sparse_probing.activations.adapters import merge_adapter
 from sparse_probing.activations.checkpoints import Checkpoint, is_unread, listed, read_checkpoint
 from sparse_probing.activations.loading import brief, check_sizes, loading
-from sparse_probing.activations.model_text import NO_LIMIT, ModelText, model_path
+from sparse_probing.activations.model_files import ModelFiles, find_model
+from sparse_probing.activations.model_text import NO_LIMIT, ModelText
 from sparse_probing.activations.sites import ModelSites, find_sites
 from sparse_probing.activations.tokenizers import load_tokenizer, text_tokenizer
 from sparse_probing.activations.wrapped import reading_part
 from sparse_probing.datasets.align import TextTokenizer
-from sparse_probing.errors import InputError
+from sparse_probing.errors import InputError, PrerequisiteError
 
 transformers_logging.set_verbosity_error()
 transformers_logging.disable_progress_bar()
@@ -69,51 +71,73 @@ class LoadedModel(ModelOutline):
     """Weights of the head that are not in the checkpoint, where one was asked for."""
 
 
-def load_config(name: str, *, trust_remote_code: bool = False) -> Any:
+def load_config(files: ModelFiles, *, trust_remote_code: bool = False) -> Any:
     """The model's configuration, without weights.
 
     Args:
-        name: `demo`, a local folder, or a hub id.
+        files: of the model.
         trust_remote_code: run code that comes with the model, where it needs some; it may do whatever you may do.
 
     Raises:
         InputError: no such folder or hub model, no usable configuration in it, or one that needs code of its own.
     """
-    path = model_path(name)
-    if Path(path).exists() and not (Path(path) / "config.json").is_file():
-        raise InputError(f"{path!r} is no model: a model is a folder with config.json, weights and tokenizer.json.")
+    name = files.name
+    if "gguf_file" in files.options:
+        _check_gguf(name)
     with loading(name):
         try:
-            config = AutoConfig.from_pretrained(path, trust_remote_code=trust_remote_code)
+            config = AutoConfig.from_pretrained(files.path, trust_remote_code=trust_remote_code, **files.options)
         except OSError as error:
-            if Path(path).exists():
+            if Path(files.path).exists():
                 raise
-            raise InputError(
-                f"model {name!r} cannot be loaded: it is neither a local model folder nor a hub model that can be reached "
-                f"({brief(error)})."
-            ) from None
-    check_sizes(config, name)
+            raise InputError(f"model {name!r} cannot be loaded: {_what_is_missing(files)} ({brief(error)}).") from None
+        check_sizes(config, name)
     return config
 
 
-def model_sites(name: str, *, trust_remote_code: bool = False) -> ModelSites:
+def _check_gguf(name: str) -> None:
+    try:
+        import accelerate  # noqa: F401
+        import gguf  # noqa: F401
+    except ImportError:
+        raise PrerequisiteError(
+            f"GGUF file {name!r} needs the packages gguf and accelerate: pip install 'sparse-probing[gguf]'."
+        ) from None
+
+
+def _what_is_missing(files: ModelFiles) -> str:
+    if files.adapter is None:
+        return "it is neither a local model folder nor a hub model that can be reached"
+    return (
+        f"the model below this adapter, {files.path!r}, is neither a local folder nor a hub model that can be reached: name its "
+        "folder with --base"
+    )
+
+
+def model_sites(name: str, *, base: str | None = None, trust_remote_code: bool = False) -> ModelSites:
     """Where the units of a model live, found on an empty copy: neither weights nor tokenizer are loaded."""
-    config = load_config(name, trust_remote_code=trust_remote_code)
+    config = load_config(find_model(name, base), trust_remote_code=trust_remote_code)
     return find_sites(_empty_copy(config, name, trust_remote_code=trust_remote_code), name)
 
 
-def outline_model(name: str, *, trust_remote_code: bool = False) -> ModelOutline:
+def outline_model(name: str, *, base: str | None = None, trust_remote_code: bool = False) -> ModelOutline:
     """Tokenizer, sites and context of a model; no weights are loaded.
+
+    Args:
+        name: `demo`, a local folder, a GGUF file, or a hub id.
+        base: model below a PEFT adapter, where the one that it names is not at hand.
+        trust_remote_code: see `load_model`.
 
     Raises:
         InputError: no model there, no fast tokenizer, no stack of blocks, or code of its own that is not trusted.
     """
-    config = load_config(name, trust_remote_code=trust_remote_code)
+    files = find_model(name, base)
+    config = load_config(files, trust_remote_code=trust_remote_code)
     network = _empty_copy(config, name, trust_remote_code=trust_remote_code)
     return ModelOutline(
         name=name,
         network=network,
-        tokenizer=load_tokenizer(name, config, trust_remote_code=trust_remote_code),
+        tokenizer=load_tokenizer(files, config, trust_remote_code=trust_remote_code),
         sites=find_sites(network, name),
         context=_context(network, config),
     )
@@ -122,6 +146,7 @@ def outline_model(name: str, *, trust_remote_code: bool = False) -> ModelOutline
 def load_model(
     name: str,
     *,
+    base: str | None = None,
     device: str = "auto",
     dtype: str = "auto",
     device_map: str | dict[str, Any] | None = None,
@@ -132,7 +157,9 @@ def load_model(
     """Load a model for extraction, or with its head for interventions.
 
     Args:
-        name: `demo`, a local folder, or a hub id.
+        name: `demo`, a hub id, or a local folder: of transformers, sentence-transformers, or a PEFT adapter, which is merged into
+            the model below it. Or a GGUF file, whose weights are unpacked.
+        base: model below an adapter, where the one that it names is not at hand.
         device: `auto` takes CUDA where there is one, else the CPU.
         dtype: `float32`, `bfloat16`, `float16`, or `auto`: the checkpoint's own precision on an accelerator, float32 on a CPU.
         device_map: spread the model over several devices (`auto`, `balanced`, `sequential`, or module path -> device);
@@ -146,7 +173,8 @@ def load_model(
         InputError: no model there, no fast tokenizer, no stack of blocks, or code of its own that is not trusted.
         PrerequisiteError: a package is missing that the checkpoint or the device map needs.
     """
-    config = load_config(name, trust_remote_code=trust_remote_code)
+    files = find_model(name, base)
+    config = load_config(files, trust_remote_code=trust_remote_code)
     place = _device(device)
     precision: Any = (
         "auto" if dtype == "auto" and place.type != "cpu" else getattr(torch, dtype.replace("auto", "float32"))
@@ -154,13 +182,13 @@ def load_model(
     quantised = getattr(config, "quantization_config", None) is not None
     if quantised and device_map is None:
         device_map = {"": str(place)}  # quantised weights must be put in place while they are loaded
-    tokenizer = load_tokenizer(name, config, trust_remote_code=trust_remote_code)
-    with loading(name):
+    tokenizer = load_tokenizer(files, config, trust_remote_code=trust_remote_code)
+    with loading(name, folder=files.path):
         if random_weights_seed is None:
             options: dict[str, Any] = {
                 "dtype": precision, "device_map": device_map, "trust_remote_code": trust_remote_code,
             }  # fmt: skip
-            read = _pretrained(name, head_of(config) if with_head else None, options)
+            read = _pretrained(files, head_of(config) if with_head else None, options)
         else:
             read = _untrained(config, precision, random_weights_seed, trust_remote_code=trust_remote_code)
         network: Any = read.network
@@ -169,15 +197,20 @@ def load_model(
     return _loaded(name, network, tokenizer, read.headless)
 
 
-def _pretrained(name: str, head: Objective | None, options: Mapping[str, Any]) -> Checkpoint:
+def _pretrained(files: ModelFiles, head: Objective | None, options: Mapping[str, Any]) -> Checkpoint:
     """The network with its head if that is wanted and in the checkpoint, else the base model; weights are complete."""
     auto = AutoModel if head is None else HEADS[head]
 
     def read(**more: Any) -> tuple[PreTrainedModel, dict[str, Any]]:
         checks = {"output_loading_info": True, "ignore_mismatched_sizes": True, "weights_only": True}
-        return auto.from_pretrained(model_path(name), **checks, **options, **more)
+        return auto.from_pretrained(files.path, **checks, **options, **files.options, **more)
 
-    return read_checkpoint(name, read)
+    found = read_checkpoint(files.name, read)
+    if "gguf_file" in files.options:
+        vars(found.network.config).pop("quantization_config", None)  # the weights were unpacked
+    if files.adapter is not None:
+        merge_adapter(found.network, files.adapter, files.name)
+    return found
 
 
 def _untrained(config: Any, precision: Any, seed: int, *, trust_remote_code: bool) -> Checkpoint:
@@ -267,7 +300,7 @@ def _fingerprint(network: PreTrainedModel) -> str:
     settings = {
         key: value
         for key, value in network.config.to_dict().items()
-        if key not in {"transformers_version", "_name_or_path"}
+        if key not in {"transformers_version", "_name_or_path", "_model_name_or_path"}
     }
     with ThreadPoolExecutor() as pool:  # hashing releases the interpreter lock
         tensors = sorted(

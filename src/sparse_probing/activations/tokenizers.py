@@ -7,25 +7,26 @@ from typing import Any
 from transformers import AutoTokenizer, PreTrainedTokenizerFast
 
 from sparse_probing.activations.loading import loading
-from sparse_probing.activations.model_text import model_path
+from sparse_probing.activations.model_files import ModelFiles
 from sparse_probing.datasets.align import TextTokenizer, special_tokens
 from sparse_probing.errors import InputError
 
 
-def load_tokenizer(name: str, config: Any, *, trust_remote_code: bool) -> TextTokenizer:
+def load_tokenizer(files: ModelFiles, config: Any, *, trust_remote_code: bool) -> TextTokenizer:
     """The tokenizer in a model's folder, or on the hub.
 
     Args:
-        name: `demo`, a local folder, or a hub id.
+        files: of the model.
         config: the model's configuration.
         trust_remote_code: run code that comes with the model.
 
     Raises:
         InputError: none there, or one that cannot be used.
     """
-    with loading(name, "the tokenizer of"):
-        tokenizer = AutoTokenizer.from_pretrained(model_path(name), trust_remote_code=trust_remote_code)
-    return text_tokenizer(tokenizer, name, config.model_type)
+    path, options = files.text_source()
+    with loading(files.name, "the tokenizer of"):
+        tokenizer = AutoTokenizer.from_pretrained(path, trust_remote_code=trust_remote_code, **options)
+    return text_tokenizer(tokenizer, files.name, config.model_type)
 
 
 def text_tokenizer(tokenizer: Any, name: str, model_type: str) -> TextTokenizer:

@@ -5,11 +5,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 
-def sites(model: str, /, *, trust_remote_code: bool = False) -> None:
+def sites(model: str, /, *, base: str | None = None, trust_remote_code: bool = False) -> None:
     """Show where the units of a model live. Reads the configuration only, no weights.
 
     Args:
-        model: `demo`, a local folder, or a hub id.
+        model: `demo`, a local folder, a .gguf file, or a hub id.
+        base: Model below a PEFT adapter, where the one that the adapter names is not at hand.
         trust_remote_code: Run program code that comes with the model, where it needs some.
     """
     from rich.box import SIMPLE_HEAD
@@ -20,7 +21,7 @@ def sites(model: str, /, *, trust_remote_code: bool = False) -> None:
     from sparse_probing.cli.terminal import Terminal, warn_of_model_code
 
     warn_of_model_code(trusted=trust_remote_code)
-    known = model_sites(model, trust_remote_code=trust_remote_code)
+    known = model_sites(model, base=base, trust_remote_code=trust_remote_code)
     table = Table(box=SIMPLE_HEAD, pad_edge=False)
     for name in ("site", "layers", "width", "module", "side"):
         table.add_column(name, justify="right" if name == "width" else "left", no_wrap=True)
