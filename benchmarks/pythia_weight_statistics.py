@@ -17,6 +17,7 @@ import torch
 from transformers import AutoModel
 
 from sparse_probing.activations.model_files import find_model
+from sparse_probing.activations.model_files import find_model
 from sparse_probing.activations.models import load_config
 from sparse_probing.activations.sites import find_sites
 from sparse_probing.activations.weights import read_weights
@@ -43,7 +44,7 @@ def compared(name: str) -> list[dict[str, Any]]:
     Raises:
         InputError: no such model, or none of the seven shapes.
     """
-    config = load_config(name)
+    config = load_config(find_model(name))
     shape = (getattr(config, "num_hidden_layers", 0), getattr(config, "intermediate_size", 0))
     if config.model_type != "gpt_neox" or shape not in REFERENCE:
         sizes = ", ".join(size for size, _ in REFERENCE.values())
