@@ -15,7 +15,7 @@ from transformers.pytorch_utils import Conv1D
 
 from sparse_probing.activations.batches import forward
 from sparse_probing.activations.models import LoadedModel, wrap_model
-from sparse_probing.activations.sites import SITES, find_sites
+from sparse_probing.activations.sites import OF_EXPERTS, SITES, find_sites
 from sparse_probing.errors import InputError
 from sparse_probing.records import Site
 
@@ -144,7 +144,9 @@ def linear_map(module: Any, x: Tensor) -> Tensor:
 def test_every_site_equals_an_independent_computation(kind, sizes, attention, mlp, formula, tokenizer):
     model = model_of(kind, sizes, tokenizer)
     assert model.sites.absent == {}
-    assert {(s.name, s.layer) for s in model.sites.found} == {(name, layer) for name in SITES for layer in (0, 1)}
+    assert {(s.name, s.layer) for s in model.sites.found} == {
+        (name, layer) for name in set(SITES) - set(OF_EXPERTS) for layer in (0, 1)
+    }
     block: Any = model.network.get_submodule(f"{model.sites.stack}.0")
     seen: dict[str, Any] = {}
     block.get_submodule(mlp).register_forward_pre_hook(lambda _m, inputs: seen.__setitem__("mlp", inputs[0]))
@@ -203,19 +205,41 @@ def test_heads_are_softmax_of_queries_and_keys_times_values(tokenizer):
     np.testing.assert_allclose(found["attn.heads", 0][0, 0], first.detach(), atol=1e-5)
 
 
-EXPERTS = ["Mixtral", "Qwen2Moe", "Qwen3Moe", "DeepseekV2", "DeepseekV3", "Olmoe", "GptOss", "GraniteMoe", "Llama4Text"]
+ROUTED = {"moe.router", "moe.experts.neurons"}
+# configuration, layers with an MLP that every token passes, whether some experts see every token, sites of the experts
+MIXTURES: list[tuple[str, list[int], bool, set[str]]] = [
+    ("Mixtral", [], False, ROUTED),
+    ("Qwen3Moe", [], False, ROUTED),
+    ("Olmoe", [], False, ROUTED),
+    ("GptOss", [], False, ROUTED),
+    ("GraniteMoe", [], False, ROUTED),
+    ("Qwen2Moe", [], True, ROUTED),
+    ("Qwen3Next", [], True, ROUTED),
+    ("DeepseekV3", [0, 1, 2], True, ROUTED),
+    ("Glm4Moe", [0], True, ROUTED),
+    ("Jamba", [0, 2], False, ROUTED),
+    ("Llama4Text", [], True, set()),
+]
 
 
 @pytest.mark.filterwarnings("ignore")
-@pytest.mark.parametrize("name", [*EXPERTS, "Glm4Moe", "Jamba", "Qwen3Next"])
-def test_mixtures_of_experts_have_no_mlp_sites_but_the_others(name):
+@pytest.mark.parametrize(("name", "dense", "shared", "routed"), MIXTURES)
+def test_each_layer_of_a_mixture_has_the_sites_that_its_modules_have(name, dense, shared, routed):
     config = getattr(hf, f"{name}Config")(num_hidden_layers=4)
     with torch.device("meta"):
         sites = find_sites(hf.AutoModel.from_config(config), name)
-    assert {site.name for site in sites.found} >= {"resid.pre", "resid.post"}
-    assert not any(site.name.startswith("mlp.") for site in sites.found)
-    with pytest.raises(InputError, match="is a mixture of experts"):
-        sites.named("mlp.neurons")
+    assert {site.name for site in sites.found} >= {"resid.pre", "resid.post", *routed}
+    assert [site.layer for site in sites.found if site.name == "mlp.neurons"] == dense
+    assert [s.layer for s in sites.found if s.name == "mlp.shared.neurons"] == [
+        n for n in range(4) if n not in dense
+    ] * shared
+    assert {site.name for site in sites.found if site.name.startswith("moe.")} == routed
+    if not dense:
+        with pytest.raises(InputError, match="is a mixture of experts"):
+            sites.named("mlp.neurons")
+    if not routed:
+        with pytest.raises(InputError, match="does not show which tokens an expert is sent"):
+            sites.named("moe.router")
 
 
 @pytest.mark.filterwarnings("ignore")

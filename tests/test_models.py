@@ -29,7 +29,8 @@ from transformers import (
 from sparse_probing.activations.batches import forward
 from sparse_probing.activations.extract import extract, find_units
 from sparse_probing.activations.models import LoadedModel, load_model, model_sites, wrap_model
-from sparse_probing.activations.sites import find_sites, linear_shape
+from sparse_probing.activations.roles import linear_shape
+from sparse_probing.activations.sites import find_sites
 from sparse_probing.activations.tokenizers import text_tokenizer
 from sparse_probing.cli.main import main
 from sparse_probing.datasets.unlabelled import every_token
@@ -264,14 +265,11 @@ def test_a_tokenizer_without_offsets_says_which_one_to_use(model_folders, tmp_pa
         load_model(str(tmp_path / "m"), device="cpu")
 
 
-def test_model_without_neurons_still_has_its_other_sites(model_folders, tmp_path):
+def test_neurons_may_be_fewer_than_the_residual_stream_is_wide(model_folders, tmp_path):
     settings = json.loads((model_folders["gpt_neox"] / "config.json").read_text())
-    settings["intermediate_size"] = 8  # narrower than the residual stream: no down projection to be recognised
+    settings["intermediate_size"] = 8
     (tmp_path / "config.json").write_text(json.dumps(settings))
-    sites = model_sites(str(tmp_path))
-    assert {site.name for site in sites.found} == {"attn.heads", "attn.out", "resid.pre", "resid.post"}
-    with pytest.raises(InputError, match=r"MLP of .* cannot be found: block 0 .* from 8 units down to 16, it has 1"):
-        sites.named("mlp.neurons")
+    assert [site.width for site in model_sites(str(tmp_path)).named("mlp.neurons")] == [8] * 3
 
 
 def test_a_model_without_blocks(tokenizer):

@@ -10,7 +10,7 @@ from sparse_probing.activations.batches import forward
 from sparse_probing.activations.extract import find_units
 from sparse_probing.activations.models import LoadedModel, model_sites, outline_model
 from sparse_probing.activations.site_names import HOOK_NAMES, parse_site
-from sparse_probing.activations.sites import SITES
+from sparse_probing.activations.sites import OF_EXPERTS, SITES
 from sparse_probing.cli.main import main
 from sparse_probing.cli.sites import ranges
 from sparse_probing.errors import InputError
@@ -32,7 +32,7 @@ def test_hook_names_mean_our_sites(tiny, hook, name):
     assert find_units(tiny, hook) == find_units(tiny, name)
     assert find_units(tiny, f"blocks.*.{hook}") == find_units(tiny, name)
     assert find_units(tiny, f"blocks.1.{hook}") == find_units(tiny, name, [1])
-    assert set(HOOK_NAMES.values()) == set(SITES)
+    assert set(HOOK_NAMES.values()) == set(SITES) - set(OF_EXPERTS)
 
 
 @pytest.mark.parametrize(
@@ -101,7 +101,7 @@ def test_sites_need_no_weights(model_folders, tmp_path):
         (tmp_path / name / "config.json").write_text((folder / "config.json").read_text())
         sites = model_sites(str(tmp_path / name))
         assert [s.width for s in sites.named("mlp.neurons")] == [WIDTHS[name]] * 3
-        assert {s.name for s in sites.found} == set(SITES)
+        assert {s.name for s in sites.found} == set(SITES) - set(OF_EXPERTS)
 
 
 def test_an_outline_has_no_weights_but_everything_else(model_folders):

@@ -8,6 +8,10 @@ from typing import Literal
 
 import numpy as np
 
+Side = Literal["input", "output", "experts", "softmax", "sigmoid"]
+"""What of a module is read: what enters it, what leaves it; of experts their neurons, of a router the probabilities that its scores
+stand for."""
+
 NEURONS = "mlp.neurons"
 """The site that is probed unless another one is named."""
 
@@ -59,10 +63,12 @@ class Site:
     """Number of units."""
     module_path: str
     """Path of the module that is read."""
-    side: Literal["input", "output"]
-    """Whether the vector enters or leaves that module."""
+    side: Side
+    """What of that module is read."""
     heads: int | None = None
     """`attn.heads`: number of heads; unit u is component u % (width / heads) of head u // (width / heads)."""
+    call: int | None = None
+    """Which call of the module in a pass, from 0, where layers share it (ALBERT, Zamba 2); null where it is called once."""
 
 
 def unit_name(site: str, layer: int, unit: int) -> str:

@@ -12,7 +12,8 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
-from sparse_probing.activations.hooks import tensor_in
+from sparse_probing.activations.experts import changed_output
+from sparse_probing.activations.hooks import CountedCalls, counted_calls, given_to, tensor_in
 from sparse_probing.errors import InputError
 from sparse_probing.records import Site, task_rng
 
@@ -79,12 +80,15 @@ def intervening(
         where: [sequence, position] of booleans: only there; null for everywhere.
     """
     with ExitStack() as stack:
+        calls = stack.enter_context(counted_calls(network, [intervention.site for intervention in interventions]))
         for intervention in interventions:
-            stack.callback(_hook(network, intervention, sequences, where).remove)
+            stack.callback(_hook(network, intervention, sequences, where, calls).remove)
         yield
 
 
-def _hook(network: nn.Module, intervention: Intervention, sequences: np.ndarray, where: Tensor | None) -> Any:
+def _hook(
+    network: nn.Module, intervention: Intervention, sequences: np.ndarray, where: Tensor | None, calls: CountedCalls
+) -> Any:
     site = intervention.site
     module = network.get_submodule(site.module_path)
 
@@ -95,20 +99,53 @@ def _hook(network: nn.Module, intervention: Intervention, sequences: np.ndarray,
         new = torch.from_numpy(intervention.new(sequences, result.shape[1])).to(values)
         new = new.expand(*result.shape[:2], -1)
         if where is not None:
-            new = torch.where(where.to(values.device)[..., None], new, result[..., units])
+            here = where.to(values.device)
+            # models that pad sequences by themselves see positions behind those of the batch
+            here = nn.functional.pad(here, (0, result.shape[1] - here.shape[1]))
+            new = torch.where(here[..., None], new, result[..., units])
         result[..., units] = new
         return result.reshape(shape)
 
     if site.side == "output":
-        return module.register_forward_hook(lambda _module, _inputs, outputs: _replaced(outputs, changed, site))
+        return module.register_forward_hook(
+            lambda _module, _inputs, outputs: (
+                _replaced(outputs, changed, site) if calls.is_turn_of(site, module) else None
+            )
+        )
+
+    if site.side == "experts":
+        return module.register_forward_hook(_changed_experts(intervention, sequences, where), with_kwargs=True)
+    if site.side != "input":
+        raise InputError(
+            f"units of {site.name} cannot be changed: they are probabilities, which the model does not read."
+        )
 
     def before(_module: nn.Module, arguments: tuple[Any, ...], named: dict[str, Any]) -> Any:
+        if not calls.is_turn_of(site, module):
+            return None
         if arguments:
             return _replaced(arguments, changed, site), named
         read = tensor_in(named.get("hidden_states", named), site)
         return arguments, {name: changed(value) if value is read else value for name, value in named.items()}
 
     return module.register_forward_pre_hook(before, with_kwargs=True)
+
+
+def _changed_experts(intervention: Intervention, sequences: np.ndarray, where: Tensor | None) -> Any:
+    site = intervention.site
+
+    def after(module: Any, arguments: tuple[Any, ...], named: dict[str, Any], output: Tensor) -> Tensor:
+        if module.has_post_expert_norm:
+            raise InputError(f"units of {site.name} cannot be changed in this model: each expert ends in a norm.")
+        given = given_to(site, arguments, named)
+        longest = len(given.hidden) // len(sequences)
+        new = torch.from_numpy(intervention.new(sequences, longest)).to(given.hidden)
+        new = new.expand(len(sequences), longest, -1).reshape(len(given.hidden), -1)
+        everywhere = torch.ones(len(given.hidden), dtype=torch.bool, device=output.device)
+        here = everywhere if where is None else where.reshape(-1).to(output.device)
+        return changed_output(module, given, output, torch.tensor(intervention.units), new, here)
+
+    return after
 
 
 def _replaced(values: Any, changed: Any, site: Site) -> Any:

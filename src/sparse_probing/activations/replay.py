@@ -39,7 +39,7 @@ class Replay:
         """
         assert model.full is not None
         self._model, self._full = model, model.full
-        self._blocks = [model.network.get_submodule(f"{model.sites.stack}.{i}") for i in range(model.sites.n_layers)]
+        self._blocks = [model.network.get_submodule(path) for path in model.sites.blocks]
         self._layers, self._trusted = sorted(set(layers)), trusted
         self._given: dict[int, Any] = {}
 
@@ -72,7 +72,7 @@ class Replay:
 
         with ExitStack() as stack:
             for layer in self._layers:
-                if layer > 0:
+                if 0 < layer <= len(self._blocks):
                     stack.callback(self._blocks[layer - 1].register_forward_hook(keep(layer - 1)).remove)
             bare = self._losses()
         self._bare = bare
@@ -83,7 +83,7 @@ class Replay:
         """Find out, for each layer that no batch has tried yet, whether its replays repeat the bare pass."""
         for layer in self._layers:
             if layer not in self._trusted:
-                self._trusted[layer] = layer == 0 or self._repeats(layer)
+                self._trusted[layer] = layer == 0 or (bool(self._blocks) and self._repeats(layer))
 
     def _repeats(self, layer: int) -> bool:
         inputs = self._inputs

@@ -1,39 +1,47 @@
-"""Where units live in an architecture, found from the module tree and not from a list of model names.
+"""Where units live in an architecture, found from what its modules do in one pass over a few tokens, not from a list of names.
 
-A block's MLP ends in a linear map down to the residual stream. The *input* of that map is the neuron vector, for plain and
-for gated MLPs alike, so one rule serves GPT-NeoX, GPT-2 and Llama: among the linear maps of a block that write vectors as
-wide as the residual stream, the down projection is the one whose input is as wide as the configuration says (or the widest,
-where it says nothing). Attention ends in a linear map of its own, the last one in the module named like attention; its input
-is the heads' outputs, side by side.
+A block's MLP ends in a linear map down to the residual stream. The *input* of that map is the neuron vector, for plain and for
+gated MLPs alike, so one rule serves GPT-NeoX, GPT-2 and Llama: of the linear maps that a block calls outside of attention and state
+space, and that write vectors as wide as the residual stream, the down projection has the width that the configuration states, or
+else the widest input. Attention ends in a linear map of its own, the last one that it calls; its input is the heads' outputs, side
+by side.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any
 
-from torch import nn
-from transformers.pytorch_utils import Conv1D
+from torch import Tensor, nn
 
+from sparse_probing.activations.blocks import Block, find_stack
+from sparse_probing.activations.experts import EXPERT_SITES, expert_sites
+from sparse_probing.activations.layer import Layer
+from sparse_probing.activations.loading import brief
+from sparse_probing.activations.roles import heads_of, stated
+from sparse_probing.activations.trace import Call, Trace, listed, traced, without_weights
 from sparse_probing.errors import InputError
-from sparse_probing.records import NEURONS, Site
+from sparse_probing.records import NEURONS, Side, Site
 
+SHARED = "mlp.shared.neurons"
 SITES = {
     NEURONS: "MLP neurons after the nonlinearity (times the gate's partner, where gated): the down projection's input",
     "mlp.pre": "MLP neurons before the nonlinearity; for gated MLPs the gate's side",
     "mlp.out": "what the MLP's down projection writes, before dropout, norm and residual addition",
+    SHARED: "neurons of the experts that see every token, in a mixture of experts",
+    **EXPERT_SITES,
     "attn.heads": "outputs of the attention heads, side by side: the output projection's input",
     "attn.out": "what the attention's output projection writes, before dropout, norm and residual addition",
     "resid.pre": "residual stream before the block",
     "resid.post": "residual stream after the block",
 }
 """Names of sites and what they mean, in the order in which they are listed."""
+OF_EXPERTS = (SHARED, *EXPERT_SITES)
+"""Sites of mixtures of experts only."""
 
 DECLARED_WIDTHS = ("intermediate_size", "n_inner", "ffn_dim", "ffn_hidden_size", "d_ff")
 """Where configurations state the number of neurons. Where none does, the widest map is taken."""
-
-Side = Literal["input", "output"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -43,10 +51,14 @@ class ModelSites:
     model: str
     stack: str
     """Module path of the blocks."""
+    blocks: tuple[str, ...]
+    """Module path of each layer, one module each; empty where layers share a module or consist of several."""
     n_layers: int
     found: tuple[Site, ...]
     absent: dict[str, str]
     """Site name -> why this model has none."""
+    confirmed: frozenset[Site] = frozenset()
+    """Sites that were compared with an independent computation on the model's own values, and equal it (`check`)."""
 
     def named(self, name: str) -> tuple[Site, ...]:
         """All layers of one site, in order.
@@ -56,165 +68,206 @@ class ModelSites:
         """
         sites = tuple(site for site in self.found if site.name == name)
         if not sites:
-            raise InputError(self.absent[name])
+            raise InputError(self.absent.get(name, f"{self.model!r} is no mixture of experts: it has no site {name}."))
         return sites
 
 
-def linear_shape(module: nn.Module) -> tuple[int, int] | None:
-    """(inputs, outputs) of a linear map, null for any other module.
+def find_sites(network: nn.Module, model: str, *, config: Any = None, trace: Trace | None = None) -> ModelSites:
+    """All sites of a network, from a pass over a few tokens; without weights (meta device), from shapes alone.
 
-    Quantised linear maps of other libraries derive from different classes, but all state `in_features` and `out_features`.
-    """
-    if isinstance(module, Conv1D):
-        inputs, outputs = module.weight.shape
-        return int(inputs), int(outputs)
-    inputs, outputs = getattr(module, "in_features", None), getattr(module, "out_features", None)
-    return (inputs, outputs) if isinstance(inputs, int) and isinstance(outputs, int) else None
-
-
-def find_sites(network: nn.Module, model: str) -> ModelSites:
-    """All sites of a network; weights are not looked at, so an empty copy on the meta device will do.
+    Args:
+        network: the base model, without head.
+        model: its name, for messages.
+        config: of the model, where the network has none of its own.
+        trace: of a pass over the network; null to make one.
 
     Raises:
         InputError: no stack of equal blocks.
     """
-    config = _text_config(network)
-    hidden = getattr(config, "hidden_size", None)
-    layers = getattr(config, "num_hidden_layers", None)
-    stacks = [
-        (path, module)
-        for path, module in network.named_modules()
-        if isinstance(module, nn.ModuleList) and len(module) == layers and hidden in _written_widths(module)
-    ]
-    if hidden is None or not stacks:
-        raise InputError(
-            f"the units of {model!r} cannot be found: it has no stack of equal blocks (architecture {type(network).__name__})."
-        )
-    stack, blocks = max(stacks, key=lambda item: sum(p.numel() for p in item[1].parameters()))
-    search = _Search(model, config, hidden, stack)
-    for layer, block in enumerate(blocks):
-        search.block(layer, block)
-    order = list(SITES)
-    found = [site for site in search.found if site.name not in search.absent]
-    absent = search.absent | {
-        name: f"{model!r} has no site {name}: no block has an output projection in its attention."
-        for name in SITES
-        if name not in search.absent and not any(site.name == name for site in found)
-    }
+    reads = getattr(network, "main_input_name", "input_ids")
+    if reads != "input_ids":
+        raise InputError(f"model {model!r} reads {reads}, not text: name a language model or a text encoder.")
+    config = getattr(network, "config", config)
+    config = config.get_text_config()
+    trace = trace or _trace(network, config, model)
+    stack = find_stack(network, trace, config, model)
+    search = _Search(model, config, trace, stack.n_layers)
+    for block in stack.blocks:
+        search.block(block)
+    wholes = [block.whole for block in stack.blocks]
+    separate = len({id(call.module) for call in wholes if call}) == stack.n_layers
     return ModelSites(
         model=model,
-        stack=stack,
-        n_layers=len(blocks),
-        found=tuple(sorted(found, key=lambda site: (order.index(site.name), site.layer))),
-        absent=absent,
+        stack=stack.path,
+        blocks=tuple(call.path for call in wholes if call) if separate else (),
+        n_layers=stack.n_layers,
+        found=search.sorted(),
+        absent=search.reasons(),
     )
+
+
+def _trace(network: nn.Module, config: Any, model: str) -> Trace:
+    try:
+        return traced(network)
+    except MemoryError:
+        raise
+    except Exception as error:
+        modules = listed(network)
+        find_stack(network, modules, config, model)
+        if without_weights(network):
+            return modules  # what the pass needs beyond shapes will be there with the weights
+        raise InputError(f"model {model!r} cannot read a text: {brief(error)}.") from None
 
 
 class _Search:
     """Collects the sites of one block after the other."""
 
-    def __init__(self, model: str, config: Any, hidden: int, stack: str) -> None:
-        self.model, self.config, self.hidden, self.stack = model, config, hidden, stack
-        self.declared = next((w for key in DECLARED_WIDTHS if isinstance(w := getattr(config, key, None), int)), None)
+    def __init__(self, model: str, config: Any, trace: Trace, n_layers: int) -> None:
+        self.model, self.config, self.trace, self.n_layers = model, config, trace, n_layers
         self.found: list[Site] = []
-        self.absent: dict[str, str] = {}
+        self.why: dict[str, list[str]] = {}
+        """Site name -> reasons why a layer has none, in the order of layers."""
+        self.mixture = False
+        """Some layer has experts."""
 
-    def block(self, layer: int, block: nn.Module) -> None:
-        self._add("resid.pre", layer, self.hidden, "", "input")
-        self._add("resid.post", layer, self.hidden, "", "output")
-        self._attention(layer, block)
-        self._mlp(layer, block)
+    def block(self, block: Block) -> None:
+        layer = Layer(self.trace, block, self.config)
+        self._residual(layer)
+        self._attention(layer)
+        self._mlp(layer)
+        self._experts(layer)
 
-    def _add(self, name: str, layer: int, width: int, path: str, side: Side, heads: int | None = None) -> None:
-        path = f"{self.stack}.{layer}" + (f".{path}" if path else "")
-        self.found.append(Site(name=name, layer=layer, width=width, module_path=path, side=side, heads=heads))
+    def sorted(self) -> tuple[Site, ...]:
+        order = list(SITES)
+        return tuple(sorted(self.found, key=lambda site: (order.index(site.name), site.layer)))
 
-    def _attention(self, layer: int, block: nn.Module) -> None:
-        """The last linear map down to the residual stream in the module named like attention."""
-        projections = [
-            (path, shape[0]) for path, shape in _linear_maps(block) if shape[1] == self.hidden and _is_attention(path)
-        ]
-        if not projections:
-            return  # some architectures mix attention with other kinds of blocks: those layers have no such site
-        path, width = projections[-1]
-        heads = getattr(self.config, "num_attention_heads", None)
-        self._add("attn.heads", layer, width, path, "input", heads if heads and width % heads == 0 else None)
-        self._add("attn.out", layer, self.hidden, path, "output")
+    def reasons(self) -> dict[str, str]:
+        here = {site.name for site in self.found}
+        return {
+            name: next(iter(self.why.get(name, [])), f"{self.model!r} has no site {name}.")
+            for name in SITES
+            if name not in here and (name not in OF_EXPERTS or self.mixture)
+        }
 
-    def _mlp(self, layer: int, block: nn.Module) -> None:
-        """The linear map from as many units as the configuration says, and the activation function before it."""
-        if is_mixture_of_experts(self.config, block):
-            reason = "is a mixture of experts, where a token meets some experts only: its attention and residual sites can be read"
-            self._no_mlp(f"the MLP neurons of {self.model!r} cannot be read: it {reason}.")
-            return
-        if any(isinstance(module, nn.Conv1d) for module in block.modules()):
-            self._no_mlp(f"{self.model!r} has no MLP neurons: its blocks mix tokens by convolution or state space.")
-            return
-        down = [
-            (path, shape[0])
-            for path, shape in _linear_maps(block)
-            if shape[1] == self.hidden and not _is_attention(path)
-        ]
-        width = self.declared or max((width for _, width in down), default=0)
-        fits = [path for path, inputs in down if inputs == width]
-        if len(fits) != 1 or width <= self.hidden:
-            self._no_mlp(
-                f"the MLP of {self.model!r} cannot be found: block {layer} was expected to have one linear map from "
-                f"{self.declared or 'more than ' + str(self.hidden)} units down to {self.hidden}, it has {len(fits)} "
-                f"(widest input: {max((inputs for _, inputs in down), default=0)})."
+    def _add(self, name: str, layer: int, width: int, call: Call, side: Side, heads: int | None = None) -> None:
+        shared = self.trace.observed and sum(other.module is call.module for other in self.trace.calls) > 1
+        self.found.append(
+            Site(
+                name=name,
+                layer=layer,
+                width=width,
+                module_path=call.path,
+                side=side,
+                heads=heads,
+                call=call.number if shared else None,
             )
+        )
+
+    def _no(self, names: Sequence[str], reason: str) -> None:
+        for name in names:
+            self.why.setdefault(name, []).append(reason)
+
+    def _residual(self, layer: Layer) -> None:
+        whole = layer.block.whole
+        if whole is None:
+            what = (
+                "keeps attention, MLP and norms in separate lists: no module's input or output is the residual stream"
+            )
+            self._no(("resid.pre", "resid.post"), f"the residual stream of {self.model!r} cannot be read: it {what}.")
             return
-        self._add(NEURONS, layer, width, fits[0], "input")
-        self._add("mlp.out", layer, self.hidden, fits[0], "output")
-        activations = [path for path, module in block.named_modules() if _is_activation(path, module)]
-        if len(activations) == 1:
-            self._add("mlp.pre", layer, width, activations[0], "input")
+        ends: tuple[tuple[str, Side, Tensor | None], ...] = (
+            ("resid.pre", "input", whole.entered),
+            ("resid.post", "output", whole.left),
+        )
+        for name, side, values in ends:
+            if values is None:
+                if not self.trace.observed:
+                    self._add(name, layer.number, layer.hidden, whole, side)
+                continue
+            if self._per_token(values.shape) and not self._positions_last(values.shape):
+                self._add(name, layer.number, values.shape[-1], whole, side)
+                continue
+            what = f"{whole.path} passes an array of shape {tuple(values.shape)} for one text of {self.trace.length} tokens"
+            reason = f"the residual stream of {self.model!r} is not one vector per token: {what}."
+            self._no((name,), reason)
+
+    def _per_token(self, shape: Sequence[int]) -> bool:
+        """One vector per token; some models pad sequences by themselves."""
+        tokens, length = list(shape[:-1]), self.trace.length
+        return tokens in ([length], [length, 1]) or (len(tokens) == 2 and tokens[0] == 1 and tokens[1] >= length)
+
+    def _positions_last(self, shape: Sequence[int]) -> bool:
+        """SqueezeBERT keeps [sequence, width, position]."""
+        return shape[-1] == self.trace.length and stated(self.config, "hidden_size") in shape[:-1]
+
+    def _attention(self, layer: Layer) -> None:
+        """The last linear map that attention calls: nothing that learns comes behind it, so it is what attention returns."""
+        projections = [call for call in layer.attention_maps() if layer.writes(call)]
+        around = {layer.attention_around(call) for call in projections}
+        if len(around) != 1:  # some architectures mix attention with other kinds of blocks
+            what = "no block has an output projection in its attention"
+            if around:
+                what = f"block {layer.number} has {len(around)} attentions"
+            for name in ("attn.heads", "attn.out"):
+                self._no((name,), f"{self.model!r} has no site {name}: {what}.")
+            return
+        last, root = projections[-1], around.pop()
+        width = layer.width(last)
+        heads = None if root is None else heads_of(root, width, self.config)
+        self._add("attn.heads", layer.number, width, last, "input", heads)
+        self._add("attn.out", layer.number, layer.hidden, last, "output")
+
+    def _mlp(self, layer: Layer) -> None:
+        """The linear map down from as many units as the configuration says, and the activation function before it."""
+        names = (NEURONS, "mlp.out", "mlp.pre")
+        down = layer.down_projections()
+        plain = [call for call in down if not layer.is_shared(call)]
+        best = layer.best(plain, self._declared(layer.number))
+        if len(best) != 1:
+            self._no(names, self._no_mlp(layer, plain, len(best)))
         else:
-            self.absent["mlp.pre"] = (
-                f"{self.model!r} has no site mlp.pre: block {layer} has {len(activations)} activation modules, one was expected."
+            self._add(NEURONS, layer.number, layer.width(best[0]), best[0], "input")
+            self._add("mlp.out", layer.number, layer.hidden, best[0], "output")
+            activation = layer.activation_before(best[0])
+            if activation is None:
+                what = f"no module of block {layer.number} is the activation function of its MLP, which calls a plain function"
+                self._no(("mlp.pre",), f"{self.model!r} has no site mlp.pre: {what}.")
+            else:
+                self._add("mlp.pre", layer.number, layer.width(best[0]), activation, "input")
+        shared = layer.best([call for call in down if layer.is_shared(call)], ())
+        if len(shared) == 1:
+            self._add(SHARED, layer.number, layer.width(shared[0]), shared[0], "input")
+
+    def _no_mlp(self, layer: Layer, plain: Sequence[Call], best: int) -> str:
+        if layer.has_experts:
+            what = "is a mixture of experts, where a token meets some experts only"
+            return (
+                f"{self.model!r} has no site {NEURONS}: it {what}; the sites of experts are called moe.* and {SHARED}."
             )
+        if layer.has_mixer and not plain:
+            return f"{self.model!r} has no MLP neurons: its blocks mix tokens by convolution or state space."
+        return (
+            f"the MLP of {self.model!r} cannot be found: block {layer.number} was expected to have one linear map from more units "
+            f"down to {layer.hidden}, after one up to as many, it has {best} "
+            f"(widest input: {max((layer.width(call) for call in plain), default=0)})."
+        )
 
-    def _no_mlp(self, reason: str) -> None:
-        for name in SITES:
-            if name.startswith("mlp."):
-                self.absent.setdefault(name, reason)
+    def _declared(self, layer: int) -> tuple[int, ...]:
+        """Numbers of neurons that the configuration states for a layer."""
+        widths: list[int] = []
+        for key in DECLARED_WIDTHS:
+            value = stated(self.config, key)
+            if isinstance(value, list | tuple) and len(value) == self.n_layers:
+                value = value[layer]
+            widths += [value] if isinstance(value, int) else []
+        return tuple(widths)
 
-
-def is_mixture_of_experts(config: Any, block: nn.Module) -> bool:
-    """Whether the configuration counts experts, or the block has a module that is called one."""
-    settings = config.to_dict()
-    settings |= settings.get("ffn_config") or {}
-    counts = [value for key, value in settings.items() if "experts" in key and type(value) is int]
-    return any(count > 1 for count in counts) or any(
-        "expert" in type(module).__name__.lower() for module in block.modules()
-    )
-
-
-def _text_config(network: nn.Module) -> Any:
-    """The configuration of the part that reads text: models that also see images nest it."""
-    config: Any = network.config
-    return config.get_text_config()
-
-
-def _linear_maps(block: nn.Module) -> Iterator[tuple[str, tuple[int, int]]]:
-    for path, module in block.named_modules():
-        shape = linear_shape(module)
-        if shape is not None:
-            yield path, shape
-
-
-def _written_widths(blocks: nn.ModuleList) -> set[int]:
-    return {shape[1] for _, shape in _linear_maps(blocks[0])} if len(blocks) else set()
-
-
-def _is_attention(path: str) -> bool:
-    return any("att" in part.lower() for part in path.split("."))
-
-
-def _is_activation(path: str, module: nn.Module) -> bool:
-    """A module without parts and parameters outside of attention that is neither dropout nor identity nor a norm."""
-    if type(module).__module__ == "transformers.activations":
-        return not _is_attention(path)
-    passive = isinstance(module, nn.Dropout | nn.Identity) or "norm" in type(module).__name__.lower()
-    leaf = path and not any(True for _ in module.children()) and not any(True for _ in module.parameters())
-    return bool(leaf) and not passive and not _is_attention(path)
+    def _experts(self, layer: Layer) -> None:
+        if not layer.has_experts:
+            return
+        self.mixture = True
+        self._no((SHARED,), f"{self.model!r} has no site {SHARED}: no expert sees every token.")
+        what = "its implementation does not show which tokens an expert is sent"
+        self._no(tuple(EXPERT_SITES), f"the experts of {self.model!r} cannot be read: {what}.")
+        for name, width, call, side in expert_sites(layer.calls, self.config):
+            self._add(name, layer.number, width, call, side)

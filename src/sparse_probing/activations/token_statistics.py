@@ -12,7 +12,7 @@ from torch import Tensor
 
 from sparse_probing.activations.batches import TokenBudget, forward, run_batches
 from sparse_probing.activations.models import LoadedModel
-from sparse_probing.activations.sites import linear_shape
+from sparse_probing.activations.roles import linear_shape
 from sparse_probing.records import Site
 
 

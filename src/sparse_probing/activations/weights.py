@@ -23,7 +23,8 @@ from torch import Tensor, nn
 from transformers import PreTrainedModel
 from transformers.pytorch_utils import Conv1D
 
-from sparse_probing.activations.sites import ModelSites, linear_shape
+from sparse_probing.activations.roles import linear_shape
+from sparse_probing.activations.sites import ModelSites
 from sparse_probing.activations.wrapped import reading_part
 from sparse_probing.errors import InputError
 from sparse_probing.records import NEURONS
@@ -204,7 +205,7 @@ class ModelWeights:
         return self._passes.factor(self._passes.seen[HEAD][1], self._passes.logits)
 
     def _block(self, layer: int) -> str:
-        return f"{self._sites.stack}.{layer}"
+        return self._sites.blocks[layer]
 
     def _refusal(self, what: str, reason: str) -> InputError:
         return InputError(f"{what} of {self._sites.model!r} cannot be read from the weights: {reason}.")
@@ -223,6 +224,9 @@ def read_weights(network: PreTrainedModel, sites: ModelSites) -> ModelWeights:
     if any(parameter.is_meta for parameter in network.parameters()):
         what = "are not in memory: load the model without a device map"
         raise InputError(f"the weights of {sites.model!r} {what}.")
+    if len(sites.blocks) != sites.n_layers:
+        what = "its layers are not modules of their own"
+        raise InputError(f"the weights of {sites.model!r} cannot be read layer by layer: {what}.")
     return ModelWeights(network, sites)
 
 
@@ -247,12 +251,12 @@ class _Passes:
         exact = all(p.dtype in (torch.float32, torch.float64) for p in network.parameters())
         self.tolerance, self._rounding = (2e-4, 1e-6) if exact else (3e-2, 1e-2)
         order = torch.randperm(self._table.num_embeddings, generator=torch.Generator().manual_seed(0))
-        self._ids = order[order != (network.config.get_text_config().pad_token_id or 0)][:8]
+        self._ids = order[order != (getattr(network.config.get_text_config(), "pad_token_id", None) or 0)][:8]
         self.seen: dict[str, Pair] = {}
         self.embedded = torch.empty(0)
         logits = getattr(self._run(self._base if self._head is None else network), "logits", None)
         self.logits = None if self._head is None or logits is None else _flat(logits)
-        self._shape = self.seen[f"{sites.stack}.0"][1].shape
+        self._shape = self.seen[sites.blocks[0]][1].shape
 
     def _run(self, network: PreTrainedModel) -> Any:
         def watch(path: str) -> Callable[..., None]:

@@ -2,7 +2,12 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from sparse_probing.records import Site
 
 
 def sites(model: str, /, *, base: str | None = None, trust_remote_code: bool = False) -> None:
@@ -26,22 +31,29 @@ def sites(model: str, /, *, base: str | None = None, trust_remote_code: bool = F
     for name in ("site", "layers", "width", "module", "side"):
         table.add_column(name, justify="right" if name == "width" else "left", no_wrap=True)
     for name in SITES:
-        found = [site for site in known.found if site.name == name]
-        if found:
-            first = found[0]
-            path = first.module_path.replace(f"{known.stack}.{first.layer}", f"{known.stack}.*", 1)
-            heads = f" ({first.heads} heads x {first.width // first.heads})" if first.heads else ""
-            widths = {site.width for site in found}
-            width = f"{first.width:,}" if len(widths) == 1 else f"{min(widths):,}-{max(widths):,}"
-            table.add_row(name, ranges([site.layer for site in found]), width + heads, path, first.side)
+        for kind, layers in _alike([site for site in known.found if site.name == name]).items():
+            path, width, heads, side = kind
+            counted = f" ({heads} heads x {width // heads})" if heads else ""
+            table.add_row(name, ranges(layers), f"{width:,}{counted}", path, side)
     console = Terminal()
     console.print(table)
     for reason in dict.fromkeys(known.absent.values()):
         absent = ", ".join(name for name, why in known.absent.items() if why == reason)
         console.print(f"not here: {absent}. {reason}")
     for name in SITES:
-        if name not in known.absent:
+        if any(site.name == name for site in known.found):
             console.print(f"{name:12} {SITES[name]}")
+
+
+def _alike(found: Sequence[Site]) -> dict[tuple[str, int, int | None, str], list[int]]:
+    """Layers of one site, by module path with a star for the layer, width, heads and side."""
+    one_module = len({site.module_path for site in found}) == 1
+    alike: dict[tuple[str, int, int | None, str], list[int]] = {}
+    for site in found:
+        star = re.sub(rf"(?<=\.){site.layer}(?=\.|$)", "*", site.module_path, count=1)
+        path = f"{site.module_path} (shared)" if one_module and site.call is not None else star
+        alike.setdefault((path, site.width, site.heads, site.side), []).append(site.layer)
+    return alike
 
 
 def ranges(numbers: Sequence[int]) -> str:
