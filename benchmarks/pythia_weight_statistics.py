@@ -17,7 +17,6 @@ import torch
 from transformers import AutoModel
 
 from sparse_probing.activations.model_files import find_model
-from sparse_probing.activations.model_files import find_model
 from sparse_probing.activations.models import load_config
 from sparse_probing.activations.sites import find_sites
 from sparse_probing.activations.weights import read_weights
