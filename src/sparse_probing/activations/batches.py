@@ -131,7 +131,7 @@ def forward(model: LoadedModel, sequences: Sequence[np.ndarray], sites: Sequence
             )
         take(site, values.reshape(*ids.shape, -1))  # some architectures flatten sequences before the MLP
 
-    with reading(model.network, sites, take_padded):
+    with model.evaluating(), reading(model.network, sites, take_padded):
         model.network(input_ids=ids.to(model.device), attention_mask=mask.to(model.device))
 
 

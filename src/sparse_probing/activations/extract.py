@@ -76,7 +76,12 @@ def sequence_bounds(
 
 
 def open_store(model: LoadedModel, dataset: FeatureDataset, cache: Path) -> ActivationStore:
-    """The store of this model on this dataset; created empty when it is not there."""
+    """The store of this model on this dataset; created empty when it is not there.
+
+    Raises:
+        InputError: a wrapped model was trained on meanwhile.
+    """
+    model.check_unchanged()
     widths = {name: sum(s.width for s in model.sites.found if s.name == name) for name in (NEURONS, "resid.post")}
     rows = np.bincount(dataset.row_sequence, minlength=dataset.n_sequences)
     bounds = sequence_bounds(dataset.sequence_lengths(), rows, widths[NEURONS] or widths["resid.post"])

@@ -90,8 +90,11 @@ def generate(
         given: dict[str, Any] = {} if memory is None else {"past_key_values": memory}
         fed = torch.tensor([ids[seen:]], device=model.device)
         places = torch.arange(seen, len(ids), device=model.device)[None] >= len(start) - 1
-        with intervening(
-            model.network, interventions, np.zeros(1, dtype=np.int64), places if where == "generated" else None
+        with (
+            model.evaluating(),
+            intervening(
+                model.network, interventions, np.zeros(1, dtype=np.int64), places if where == "generated" else None
+            ),
         ):
             mask = torch.ones((1, len(ids)), dtype=torch.long, device=model.device)
             output = full(input_ids=fed, attention_mask=mask, use_cache=True, **given)

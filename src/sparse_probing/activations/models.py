@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
 import logging
 from collections.abc import Mapping
-from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from contextlib import AbstractContextManager
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 from transformers import (
     AutoConfig,
     AutoModel,
@@ -25,13 +23,14 @@ from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING, 
 from transformers.utils import logging as transformers_logging
 
 from sparse_probing.activations.adapters import merge_adapter
-from sparse_probing.activations.checkpoints import Checkpoint, is_unread, listed, read_checkpoint
+from sparse_probing.activations.checkpoints import Checkpoint, listed, read_checkpoint
+from sparse_probing.activations.fingerprint import fingerprint_of
 from sparse_probing.activations.loading import brief, check_sizes, loading
 from sparse_probing.activations.model_files import ModelFiles, find_model
 from sparse_probing.activations.model_text import NO_LIMIT, ModelText
 from sparse_probing.activations.sites import ModelSites, find_sites
 from sparse_probing.activations.tokenizers import load_tokenizer, text_tokenizer
-from sparse_probing.activations.wrapped import reading_part
+from sparse_probing.activations.wrapped import evaluating, reading_part, state_of, unwrapped
 from sparse_probing.datasets.align import TextTokenizer
 from sparse_probing.errors import InputError, PrerequisiteError
 
@@ -69,6 +68,23 @@ class LoadedModel(ModelOutline):
     """What that head predicts."""
     headless: tuple[str, ...] = ()
     """Weights of the head that are not in the checkpoint, where one was asked for."""
+    state: tuple[tuple[int, int], ...] = ()
+    """Of a network that others may train on: see `state_of`."""
+
+    def check_unchanged(self) -> None:
+        """Refuse weights that are not those of the fingerprint any more.
+
+        Raises:
+            InputError: the network was trained on.
+        """
+        if self.state and self.state != state_of(self.network):
+            raise InputError(
+                f"the weights of {self.name!r} changed after wrap_model: wrap the model again, so that activations are kept apart."
+            )
+
+    def evaluating(self) -> AbstractContextManager[None]:
+        """Passes run inside it: see `evaluating`."""
+        return evaluating(self.network if self.full is None else self.full)
 
 
 def load_config(files: ModelFiles, *, trust_remote_code: bool = False) -> Any:
@@ -194,7 +210,7 @@ def load_model(
         network: Any = read.network
         if getattr(network, "hf_device_map", None) is None:
             network = network.to(place)
-    return _loaded(name, network, tokenizer, read.headless)
+    return _loaded(name, network.eval().requires_grad_(requires_grad=False), tokenizer, read.headless)
 
 
 def _pretrained(files: ModelFiles, head: Objective | None, options: Mapping[str, Any]) -> Checkpoint:
@@ -247,23 +263,30 @@ def no_head(model: LoadedModel) -> str:
     return f"the checkpoint has no weights for a language-model head{named}"
 
 
-def wrap_model(network: PreTrainedModel, tokenizer: PreTrainedTokenizerFast, name: str = "model") -> LoadedModel:
-    """A network that is already in memory, for extraction; it stays where it is, in the precision that it has.
+def wrap_model(network: nn.Module, tokenizer: PreTrainedTokenizerFast, name: str = "model") -> LoadedModel:
+    """A network that is already in memory, for extraction; it stays where it is, in the precision that it has, and as it is.
+
+    Passes run in evaluation mode and without gradients, and put back what they set. After the network was trained on, wrap it
+    again: its fingerprint is of the weights that it had.
 
     Args:
-        network: with or without language-model head; extraction runs its base only.
+        network: a model of transformers with or without language-model head, also within DataParallel, torch.compile, PEFT or
+            sentence-transformers; extraction runs its base only.
         tokenizer: its fast tokenizer.
         name: shown in messages, tables and reports.
+
+    Raises:
+        InputError: no model of transformers, no fast tokenizer, or no stack of blocks.
     """
-    return _loaded(name, network, text_tokenizer(tokenizer, name, network.config.model_type))
+    model = unwrapped(network, name)
+    loaded = _loaded(name, model, text_tokenizer(tokenizer, name, model.config.model_type))
+    return replace(loaded, state=state_of(loaded.network))
 
 
 def _loaded(
     name: str, loaded: PreTrainedModel, tokenizer: TextTokenizer, headless: tuple[str, ...] = ()
 ) -> LoadedModel:
-    loaded.eval().requires_grad_(requires_grad=False)
     network = reading_part(getattr(loaded, loaded.base_model_prefix, loaded))
-    network.config.use_cache = False  # keys and values of earlier tokens are for generation
     objective = head_of(loaded.config)
     if objective and not isinstance(loaded, _head_classes(loaded.config, objective)):
         objective = None  # no head, or one for something else
@@ -275,7 +298,7 @@ def _loaded(
         network=network,
         tokenizer=tokenizer,
         sites=find_sites(network, name),
-        fingerprint=_fingerprint(network),
+        fingerprint=fingerprint_of(network),
         context=_context(network, network.config),
         device=_entrance(loaded),
     )
@@ -293,40 +316,6 @@ def _context(network: nn.Module, config: Any) -> int:
         if "position" in path and isinstance(module, nn.Embedding) and module.padding_idx is not None:
             limit = min(limit, module.num_embeddings - module.padding_idx - 1)  # RoBERTa counts positions from there
     return limit
-
-
-def _fingerprint(network: PreTrainedModel) -> str:
-    """Hash of the weights themselves (1.8 GB/s per core), so that a changed file is always noticed."""
-    settings = {
-        key: value
-        for key, value in network.config.to_dict().items()
-        if key not in {"transformers_version", "_name_or_path", "_model_name_or_path"}
-    }
-    with ThreadPoolExecutor() as pool:  # hashing releases the interpreter lock
-        tensors = sorted(
-            (key, value)
-            for key, value in _weights(network).items()
-            if isinstance(value, Tensor) and not is_unread(key)  # absent below some heads
-        )
-        hashes = pool.map(lambda item: (item[0], str(item[1].dtype), _tensor_hash(item[1])), tensors)
-        digest = hashlib.blake2b(digest_size=16)
-        digest.update(json.dumps([settings, list(hashes)], sort_keys=True, default=str).encode())
-    return digest.hexdigest()
-
-
-def _tensor_hash(tensor: Tensor) -> str:
-    data = tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy()
-    return hashlib.sha256(data.data).hexdigest()
-
-
-def _weights(network: PreTrainedModel) -> Mapping[str, Any]:
-    weights = network.state_dict()
-    if any(isinstance(value, Tensor) and value.is_meta for value in weights.values()):
-        # a device map left weights on disk or in main memory
-        from accelerate.utils.modeling import get_state_dict_offloaded_model
-
-        return get_state_dict_offloaded_model(network)
-    return weights
 
 
 def _device(name: str) -> torch.device:

@@ -151,7 +151,8 @@ class Replay:
 
         handle = head.register_forward_pre_hook(chosen)
         try:
-            logits = self._full(**self._inputs).logits
+            with self._model.evaluating():
+                logits = self._full(**self._inputs).logits
         finally:
             handle.remove()
         if logits.shape[:-1] == scored.shape:

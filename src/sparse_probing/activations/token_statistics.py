@@ -110,4 +110,4 @@ def output_norms(model: LoadedModel, site: Site) -> Float[np.ndarray, " unit"]:
         return np.ones(site.width)
     # a linear map keeps [output, input], GPT-2's Conv1D [input, output]
     axis = 0 if isinstance(module, torch.nn.Linear) else 1
-    return torch.linalg.vector_norm(weight.double(), dim=axis).cpu().numpy()
+    return torch.linalg.vector_norm(weight.detach().double(), dim=axis).cpu().numpy()

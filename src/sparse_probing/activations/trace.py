@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
 from sparse_probing.activations.roles import is_routed
+from sparse_probing.activations.wrapped import evaluation_mode
 
 TOKENS = 9
 """Length of the traced sequence where none is given. Odd: no width, no number of heads or of streams."""
@@ -89,16 +90,14 @@ def traced(network: nn.Module, ids: Sequence[int] | None = None) -> Trace:
     exact = not without_weights(network)
     ids = list(ids) if ids is not None else _ordinary_ids(network)
     trace = Trace(length=len(ids), exact=exact)
-    training = network.training
     with ExitStack() as stack:
         stack.enter_context(torch.inference_mode())
         stack.enter_context(_hooks_as_found(network))
         stack.enter_context(_watched(network, trace))
         if not exact:
             stack.enter_context(_on_shapes_alone(network, trace))
-        stack.callback(network.train, training)
+        stack.enter_context(evaluation_mode(network))
         stack.enter_context(_without_cache(network))
-        network.eval()
         result = _pass(network, torch.tensor([ids], device=_device(network)))
     states = getattr(result, "hidden_states", None)
     if exact and isinstance(states, tuple):

@@ -25,7 +25,7 @@ from transformers.pytorch_utils import Conv1D
 
 from sparse_probing.activations.roles import linear_shape
 from sparse_probing.activations.sites import ModelSites
-from sparse_probing.activations.wrapped import reading_part
+from sparse_probing.activations.wrapped import evaluating, reading_part
 from sparse_probing.errors import InputError
 from sparse_probing.records import NEURONS
 
@@ -271,14 +271,11 @@ class _Passes:
 
         modules = [*self._base.named_modules(), *([] if self._head is None else [(HEAD, self._head)])]
         handles = [module.register_forward_hook(watch(path), with_kwargs=True) for path, module in modules]
-        training = network.training
         try:
-            network.eval()
-            with torch.inference_mode():
+            with torch.inference_mode(), evaluating(network):
                 ids = self._ids.reshape(2, -1).to(self._table.weight.device)
                 return network(input_ids=ids, attention_mask=torch.ones_like(ids))
         finally:
-            network.train(training)
             for handle in handles:
                 handle.remove()
 
