@@ -27,7 +27,9 @@ from transformers import (
 )
 
 from sparse_probing.activations.batches import forward
+from sparse_probing.activations.effects import ScoredText, measure
 from sparse_probing.activations.extract import extract, find_units
+from sparse_probing.activations.generate import generate
 from sparse_probing.activations.models import LoadedModel, load_model, model_sites, wrap_model
 from sparse_probing.activations.roles import linear_shape
 from sparse_probing.activations.sites import find_sites
@@ -446,3 +448,73 @@ def test_a_tokenizer_of_another_model(tiny, tmp_path):
     rows.tokens[3] = 400
     with pytest.raises(InputError, match="gives token 400, but the model knows 400 tokens only"):
         extract(tiny, rows, find_units(tiny), cache=tmp_path)
+
+
+def test_a_tokenizer_larger_than_the_embedding_is_refused_by_every_pass(model_folders, tmp_path):
+    """It knows 400 tokens; the model has 100 of them only."""
+    network = LlamaForCausalLM.from_pretrained(model_folders["llama"])
+    network.resize_token_embeddings(100)
+    network.save_pretrained(tmp_path)
+    shutil.copy(model_folders["llama"] / "tokenizer.json", tmp_path)
+    model = load_model(str(tmp_path), device="cpu", with_head=True)
+    said = "gives token [0-9]+, but the model knows 100 tokens only: they do not belong together"
+    ids = np.array([3, 250, 7])
+    text = ScoredText(tokens=ids, targets=ids, number=0, labelled=np.ones(3, dtype=bool))
+    for read in (
+        lambda: neurons(model, ids=(3, 250, 7)),
+        lambda: measure(model, [text], []),
+        lambda: generate(model, SENTENCES[0], seed=0),
+    ):
+        with pytest.raises(InputError, match=said):
+            read()
+
+
+def test_a_precision_that_the_device_lacks(model_folders, tokenizer):
+    network: Any = LlamaForCausalLM.from_pretrained(model_folders["llama"])
+    network.to(torch.float8_e4m3fn)
+    with pytest.raises(
+        InputError, match=r"has weights in float8_e4m3fn, which device cpu does not compute with \(.*\): use --dt"
+    ):
+        wrap_model(network, tokenizer)
+
+
+@pytest.mark.parametrize(
+    ("settings", "said"),
+    [
+        (
+            {"model_type": "llama", "hidden_size": 64},
+            "does not state num_hidden_layers, which a model of type llama needs",
+        ),
+        ({"model_type": "gpt2", "n_layer": 2}, "does not state n_embd, which a model of type gpt2 needs"),
+        (
+            {"model_type": "cat"},
+            "the installed transformers does not know its type 'cat': install a newer transformers",
+        ),
+        ({"hidden_size": 16}, r"its config.json does not say what type of model it is \(model_type\)"),
+        (
+            {"model_type": "fsmt", "encoder_layers": 2, "d_model": 64},
+            r"models of type fsmt cannot be read: their encoder \(FSMTEncoder\) is no model",
+        ),
+        (
+            {"model_type": "musicgen", "decoder": {}},
+            r"several text models \['text_encoder', 'decoder'\], and which of them",
+        ),
+        ({"model_type": "trocr", "decoder_layers": 2, "d_model": 64}, "transformers has no text model for its type"),
+        ({"model_type": "encoder-decoder"}, "cannot be loaded: "),
+        ({"model_type": "gemma4_assistant", "text_config": {}}, "cannot be loaded: "),
+    ],
+    ids=lambda value: value.get("model_type", "none") if isinstance(value, dict) else "",
+)
+def test_configurations_of_which_no_model_can_be_made(tmp_path, settings, said):
+    (tmp_path / "config.json").write_text(json.dumps(settings))
+    with pytest.raises(InputError, match=said) as caught:
+        model_sites(str(tmp_path))
+    assert "\n" not in str(caught.value)
+
+
+def test_a_folder_without_tokenizer(model_folders, tmp_path):
+    shutil.copytree(model_folders["llama"], tmp_path / "m", ignore=shutil.ignore_patterns("tokenizer*", "special*"))
+    with pytest.raises(
+        InputError, match=r"the tokenizer of '.*' cannot be loaded: its files hold no tokenizer .*: put tokenizer.json"
+    ):
+        load_model(str(tmp_path / "m"), device="cpu")

@@ -107,6 +107,7 @@ def right_padded(model: LoadedModel, sequences: Sequence[np.ndarray]) -> tuple[t
     longest = max(longest, min(padded(longest), model.context))
     ids = torch.zeros((len(sequences), longest), dtype=torch.long)
     mask = torch.zeros_like(ids)
+    model.check_tokens(max(int(sequence.max(initial=0)) for sequence in sequences))
     for i, sequence in enumerate(sequences):
         ids[i, : len(sequence)] = torch.from_numpy(np.asarray(sequence, dtype=np.int64))
         mask[i, : len(sequence)] = 1

@@ -153,13 +153,8 @@ def extract(
 
 
 def _check_context(model: LoadedModel, dataset: FeatureDataset) -> None:
-    longest, largest = int(dataset.sequence_lengths().max()), int(dataset.tokens.max())
-    known = getattr(model.network.get_input_embeddings(), "num_embeddings", NO_LIMIT)
-    if largest >= known:
-        raise InputError(
-            f"the tokenizer of {model.name!r} gives token {largest}, but the model knows {known} tokens only: they do not "
-            "belong together."
-        )
+    longest = int(dataset.sequence_lengths().max())
+    model.check_tokens(int(dataset.tokens.max()))
     if model.context < NO_LIMIT and longest > model.context:
         raise InputError(
             f"sequences of {longest} tokens do not fit the model's context of {model.context}: use --window {model.context} "

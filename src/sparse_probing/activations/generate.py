@@ -197,6 +197,7 @@ def _writer(model: LoadedModel) -> PreTrainedModel:
 def _prompt_tokens(model: LoadedModel, prompt: str, room: int) -> Int[np.ndarray, " token"]:
     """Token ids of a prompt that leaves room for so many more, with the special tokens that the model expects in front."""
     ids = np.concatenate([model.tokenizer.front, _tokens(model, prompt)]).astype(np.int64)
+    model.check_tokens(int(ids.max(initial=0)))
     if not len(ids):
         raise InputError("the prompt is empty, and this model has no token for the start of a text: give some text.")
     if len(ids) + room > model.context:

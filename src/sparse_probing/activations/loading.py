@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -131,9 +132,42 @@ def check_sizes(config: Any, name: str) -> None:
     """
     config = config.get_text_config()
     for key, largest in SIZES.items():
-        value = getattr(config, key, None)
+        value = _stated(config, key)
         if isinstance(value, int) and not 0 <= value <= largest:
             raise InputError(
                 f"model {name!r} cannot be loaded: its config.json states {key} {value}, which is beyond any model; "
                 "the file is damaged."
             )
+
+
+def check_stated(config: Any, name: str, path: Path) -> None:
+    """Refuse a config.json without the sizes that make a model: the type's own, of some released model, would be taken.
+
+    Args:
+        config: what was made of it.
+        name: of the model.
+        path: of the file; what is not on this disk is not checked.
+
+    Raises:
+        InputError: a size is not stated.
+    """
+    if not path.is_file():
+        return
+    stated = json.loads(path.read_text(encoding="utf-8"))
+    if any(isinstance(value, dict) for key, value in stated.items() if key.endswith("_config")):
+        return  # parts of several models, whose sizes may stand anywhere
+    other = getattr(config, "attribute_map", {})
+    for key in ("num_hidden_layers", "hidden_size"):
+        if other.get(key, key) in vars(config) and not {key, other.get(key, key)} & set(stated):
+            raise InputError(
+                f"model {name!r} cannot be loaded: its config.json does not state {other.get(key, key)}, which a model of type "
+                f"{config.model_type} needs."
+            )
+
+
+def _stated(config: Any, key: str) -> Any:
+    """What a configuration says; null where it says nothing, or something else for every layer."""
+    try:
+        return getattr(config, key, None)
+    except Exception:  # of some types' own properties
+        return None

@@ -24,9 +24,10 @@ from transformers.utils import logging as transformers_logging
 
 from sparse_probing.activations.adapters import merge_adapter
 from sparse_probing.activations.checkpoints import Checkpoint, listed, read_checkpoint
+from sparse_probing.activations.devices import check_precision, entrance, usable_device
 from sparse_probing.activations.fingerprint import fingerprint_of
-from sparse_probing.activations.loading import brief, check_sizes, loading
-from sparse_probing.activations.model_files import ModelFiles, find_model
+from sparse_probing.activations.loading import brief, check_sizes, check_stated, loading
+from sparse_probing.activations.model_files import CONFIG, ModelFiles, find_model
 from sparse_probing.activations.model_text import NO_LIMIT, ModelText
 from sparse_probing.activations.sites import ModelSites, find_sites
 from sparse_probing.activations.tokenizers import load_tokenizer, text_tokenizer
@@ -82,6 +83,23 @@ class LoadedModel(ModelOutline):
                 f"the weights of {self.name!r} changed after wrap_model: wrap the model again, so that activations are kept apart."
             )
 
+    def check_tokens(self, largest: int) -> None:
+        """Refuse token ids that the model has no embedding for.
+
+        Args:
+            largest: of the ids that are about to be read.
+
+        Raises:
+            InputError: it is beyond the embedding.
+        """
+        table: Any = self.network.get_input_embeddings()
+        known = len(table.weight) if isinstance(getattr(table, "weight", None), torch.Tensor) else NO_LIMIT
+        if largest >= known:
+            raise InputError(
+                f"the tokenizer of {self.name!r} gives token {largest}, but the model knows {known} tokens only: they do not "
+                "belong together."
+            )
+
     def evaluating(self) -> AbstractContextManager[None]:
         """Passes run inside it: see `evaluating`."""
         return evaluating(self.network if self.full is None else self.full)
@@ -108,6 +126,7 @@ def load_config(files: ModelFiles, *, trust_remote_code: bool = False) -> Any:
                 raise
             raise InputError(f"model {name!r} cannot be loaded: {_what_is_missing(files)} ({brief(error)}).") from None
         check_sizes(config, name)
+        check_stated(config, name, Path(files.path) / CONFIG)
     return config
 
 
@@ -191,7 +210,7 @@ def load_model(
     """
     files = find_model(name, base)
     config = load_config(files, trust_remote_code=trust_remote_code)
-    place = _device(device)
+    place = usable_device(device)
     precision: Any = (
         "auto" if dtype == "auto" and place.type != "cpu" else getattr(torch, dtype.replace("auto", "float32"))
     )
@@ -241,10 +260,10 @@ HEADS: dict[Objective, Any] = {"next token": AutoModelForCausalLM, "masked token
 
 def head_of(config: Any) -> Objective | None:
     """What a language-model head of this architecture predicts; null where there is no such head."""
-    if config.is_encoder_decoder:
+    if getattr(config, "is_encoder_decoder", False):
         return None
     causal, masked = type(config) in MODEL_FOR_CAUSAL_LM_MAPPING, type(config) in MODEL_FOR_MASKED_LM_MAPPING
-    if masked and not (causal and config.is_decoder):
+    if masked and not (causal and getattr(config, "is_decoder", False)):
         return "masked token"
     return "next token" if causal else None
 
@@ -287,6 +306,7 @@ def _loaded(
     name: str, loaded: PreTrainedModel, tokenizer: TextTokenizer, headless: tuple[str, ...] = ()
 ) -> LoadedModel:
     network = reading_part(getattr(loaded, loaded.base_model_prefix, loaded))
+    check_precision(name, network, entrance(loaded))
     objective = head_of(loaded.config)
     if objective and not isinstance(loaded, _head_classes(loaded.config, objective)):
         objective = None  # no head, or one for something else
@@ -300,7 +320,7 @@ def _loaded(
         sites=find_sites(network, name),
         fingerprint=fingerprint_of(network),
         context=_context(network, network.config),
-        device=_entrance(loaded),
+        device=entrance(loaded),
     )
 
 
@@ -316,26 +336,3 @@ def _context(network: nn.Module, config: Any) -> int:
         if "position" in path and isinstance(module, nn.Embedding) and module.padding_idx is not None:
             limit = min(limit, module.num_embeddings - module.padding_idx - 1)  # RoBERTa counts positions from there
     return limit
-
-
-def _device(name: str) -> torch.device:
-    """The named device, tried out; `auto` takes CUDA where there is one."""
-    if name == "auto":
-        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    try:
-        device = torch.empty(1, device=name).device
-    except Exception as error:  # torch has many answers to unknown or absent devices
-        said = brief(error).split(". ")[0]
-        raise InputError(f"device {name!r} cannot be used here ({said}): try --device cpu.") from None
-    if device.type == "meta":
-        raise InputError(f"device {name!r} cannot be used here (it holds shapes without numbers): try --device cpu.")
-    return device
-
-
-def _entrance(network: PreTrainedModel) -> torch.device:
-    """Device of the token embedding; accelerate brings it there when the weights wait elsewhere."""
-    places = getattr(network, "hf_device_map", None)
-    if not places:
-        return network.device
-    first = next((place for place in places.values() if place not in ("cpu", "disk")), "cpu")
-    return torch.device("cuda", first) if isinstance(first, int) else torch.device(first)

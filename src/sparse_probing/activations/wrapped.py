@@ -15,8 +15,18 @@ HOW = "give a model of transformers (AutoModel, AutoModelForCausalLM), or let lo
 
 
 def reading_part(network: PreTrainedModel) -> PreTrainedModel:
-    """The encoder of an encoder-decoder model, any other model as it is."""
-    return network.get_encoder() if network.config.is_encoder_decoder else network
+    """The encoder of an encoder-decoder model, any other model as it is.
+
+    Raises:
+        InputError: an encoder that is no model by itself (FSMT).
+    """
+    part = network.get_encoder() if network.config.is_encoder_decoder else network
+    if not isinstance(part, PreTrainedModel):
+        raise InputError(
+            f"models of type {network.config.model_type} cannot be read: their encoder ({type(part).__name__}) is no model of "
+            "transformers by itself."
+        )
+    return part
 
 
 def unwrapped(network: Any, name: str) -> PreTrainedModel:
