@@ -28,13 +28,14 @@ def corpus_to_rows(data: Path, tokenizer_file: Path, most: int | None) -> str:
     """The corpus folder to rows of the category natural language."""
     from tokenizers import Tokenizer
 
-    from sparse_probing.datasets.align import TextTokenizer
+    from sparse_probing.datasets.backends import FastBackend
     from sparse_probing.datasets.build_rows import build_feature_dataset
     from sparse_probing.datasets.rules import SamplingRules
     from sparse_probing.datasets.sources import SOURCES, BuildOptions
+    from sparse_probing.datasets.text_tokenizer import TextTokenizer
 
     read = [0]
-    tokenizer = TextTokenizer(backend=Tokenizer.from_file(str(tokenizer_file)), front=(0,))
+    tokenizer = TextTokenizer(backend=FastBackend(Tokenizer.from_file(str(tokenizer_file))), front=(0,))
     options = BuildOptions(most=most, progress=lambda n: read.__setitem__(0, read[0] + n))
     text = SOURCES["kind-of-text"].build(data / "corpus", options)
     dataset = build_feature_dataset(text, tokenizer, SamplingRules().adapted(text.rules, {}), np.random.default_rng(0))

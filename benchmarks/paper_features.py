@@ -17,11 +17,12 @@ from pathlib import Path
 from tokenizers import Tokenizer
 
 from page import machine
-from sparse_probing.datasets.align import TextTokenizer, tokenize
+from sparse_probing.datasets.backends import FastBackend
 from sparse_probing.datasets.build_rows import build_feature_dataset
 from sparse_probing.datasets.feature_dataset import FeatureDataset
 from sparse_probing.datasets.rules import SamplingRules
 from sparse_probing.datasets.sources import SOURCES, BuildOptions
+from sparse_probing.datasets.text_tokenizer import TextTokenizer, tokenize
 from sparse_probing.datasets.windows import windows_of
 from sparse_probing.errors import InputError
 from sparse_probing.records import Split, task_rng
@@ -190,7 +191,7 @@ def main() -> None:
     parser.add_argument("--out", type=Path, default=Path("docs/paper-features.md"))
     parser.add_argument("--only", nargs="*", default=list(FOLDERS))
     given = parser.parse_args()
-    tokenizer = TextTokenizer(backend=Tokenizer.from_file(str(given.tokenizer)), front=(0,))
+    tokenizer = TextTokenizer(backend=FastBackend(Tokenizer.from_file(str(given.tokenizer))), front=(0,))
     body: list[str] = []
     present: list[str] = []
     absent: list[str] = []

@@ -99,6 +99,8 @@ def tokenizer() -> PreTrainedTokenizerFast:
         show_progress=False,
     )
     backend.train_from_iterator(SENTENCES, trainer)
+    template = processors.TemplateProcessing(single="<|end|> $A", special_tokens=[("<|end|>", 0)])
+    backend.post_processor = processors.Sequence([processors.ByteLevel(trim_offsets=False), template])
     return PreTrainedTokenizerFast(tokenizer_object=backend, bos_token="<|end|>", eos_token="<|end|>")
 
 

@@ -8,11 +8,12 @@ import numpy as np
 import pytest
 from tokenizers import Tokenizer
 
-from sparse_probing.datasets.align import TextTokenizer, tokenize
+from sparse_probing.datasets.backends import FastBackend
 from sparse_probing.datasets.build_rows import build_feature_dataset
 from sparse_probing.datasets.labelled_text import LabelledText
 from sparse_probing.datasets.rules import SamplingRules
 from sparse_probing.datasets.sources import SOURCES, BuildOptions, build_source
+from sparse_probing.datasets.text_tokenizer import TextTokenizer, tokenize
 from sparse_probing.datasets.windows import windows_of
 from sparse_probing.records import Split, task_rng
 from tests.test_alignment import BUILDERS, tokenizer_called
@@ -71,7 +72,7 @@ def check_spans(labelled: LabelledText, dataset) -> None:
 def test_the_treebank_has_the_papers_sequences(real_data: Path):
     """Paper: 1,438 sequences and 281,044 tokens of an older release (specification, sections 1.1 and 1.11)."""
     tokenizer = TextTokenizer(
-        backend=Tokenizer.from_file(str(real_data / "pythia_tokenizer" / "20B_tokenizer.json")), front=(0,)
+        backend=FastBackend(Tokenizer.from_file(str(real_data / "pythia_tokenizer" / "20B_tokenizer.json"))), front=(0,)
     )
     labelled = SOURCES["part-of-speech"].build(real_data / "ewt", BuildOptions(paper_rules=True))
     rules = SamplingRules().adapted(labelled.rules, {})
@@ -88,7 +89,7 @@ def test_the_treebank_has_the_papers_sequences(real_data: Path):
 @pytest.mark.real_data
 def test_with_our_rules_no_document_of_the_treebank_is_in_two_splits(real_data: Path):
     tokenizer = TextTokenizer(
-        backend=Tokenizer.from_file(str(real_data / "pythia_tokenizer" / "20B_tokenizer.json")), front=(0,)
+        backend=FastBackend(Tokenizer.from_file(str(real_data / "pythia_tokenizer" / "20B_tokenizer.json"))), front=(0,)
     )
     for paper_rules in (False, True):
         labelled = SOURCES["part-of-speech"].build(real_data / "ewt", BuildOptions(paper_rules=paper_rules))

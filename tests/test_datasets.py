@@ -14,27 +14,22 @@ from hypothesis import strategies as st
 from tokenizers import Tokenizer, models, pre_tokenizers
 from transformers import PreTrainedTokenizerFast
 
-from sparse_probing.datasets.align import (
-    TextTokenizer,
-    label_by_pattern,
-    label_tokens,
-    stretches_of,
-    tokenize,
-    tokens_in,
-)
+from sparse_probing.datasets.align import label_by_pattern, label_tokens, stretches_of, tokens_in
 from sparse_probing.datasets.audit import remove_duplicates
+from sparse_probing.datasets.backends import FastBackend
 from sparse_probing.datasets.build_rows import build_feature_dataset
 from sparse_probing.datasets.feature_dataset import FeatureDataset, concatenate
 from sparse_probing.datasets.labelled_text import Document, LabelledText, Span, document_level_text
 from sparse_probing.datasets.rules import SamplingRules
 from sparse_probing.datasets.splits import split_groups
+from sparse_probing.datasets.text_tokenizer import TextTokenizer, tokenize
 from sparse_probing.errors import InputError
 from sparse_probing.records import SPLITS, Pooling, Split
 
 
 @pytest.fixture(scope="module")
 def bpe(tokenizer: PreTrainedTokenizerFast) -> TextTokenizer:
-    return TextTokenizer(backend=tokenizer.backend_tokenizer, front=(0,))
+    return TextTokenizer(backend=FastBackend(tokenizer.backend_tokenizer), front=(0,))
 
 
 @pytest.fixture(scope="module")
@@ -43,7 +38,7 @@ def words() -> TextTokenizer:
     vocabulary = {f"w{i}": i + 1 for i in range(200)} | {"?": 0}
     backend = Tokenizer(models.WordLevel(vocabulary, unk_token="?"))
     backend.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
-    return TextTokenizer(backend=backend, front=(199,))
+    return TextTokenizer(backend=FastBackend(backend), front=(199,))
 
 
 # ---- alignment -----------------------------------------------------------------------------------------------------

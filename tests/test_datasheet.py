@@ -16,11 +16,12 @@ from tokenizers import Tokenizer, models, pre_tokenizers
 
 from sparse_probing.analyses.confounds import FEW, warnings_of
 from sparse_probing.analyses.datasheet import BINS, MOST_NAMES, NOT_STATED, bin_width, datasheet
-from sparse_probing.datasets.align import TextTokenizer
+from sparse_probing.datasets.backends import FastBackend
 from sparse_probing.datasets.build_rows import build_feature_dataset
 from sparse_probing.datasets.feature_dataset import FeatureDataset, concatenate
 from sparse_probing.datasets.labelled_text import Document, LabelledText, Span
 from sparse_probing.datasets.rules import SamplingRules
+from sparse_probing.datasets.text_tokenizer import TextTokenizer
 from sparse_probing.errors import InputError
 from sparse_probing.records import SPLITS
 from sparse_probing.report.datasheet import write_datasheet
@@ -36,7 +37,7 @@ def words() -> TextTokenizer:
     vocabulary = {f"w{i}": i + 1 for i in range(2000)} | {"?": 0}
     backend = Tokenizer(models.WordLevel(vocabulary, unk_token="?"))
     backend.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
-    return TextTokenizer(backend=backend, front=(1999,))
+    return TextTokenizer(backend=FastBackend(backend), front=(1999,))
 
 
 def texts(

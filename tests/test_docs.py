@@ -9,6 +9,8 @@ from typing import get_args
 
 import polars as pl
 import pytest
+from tokenizers import Tokenizer, processors
+from transformers import GPTNeoXForCausalLM, PreTrainedTokenizerFast
 
 from sparse_probing.activations.batches import TOKENS_PER_BATCH
 from sparse_probing.activations.extract import BYTES_PER_SHARD, TOKENS_PER_SHARD
@@ -20,6 +22,7 @@ from sparse_probing.datasets.hugging_face import HUB
 from sparse_probing.datasets.sources import SOURCES
 from sparse_probing.datasets.sources.demo_corpus import documents_of
 from sparse_probing.results.verdict import DEDICATED_F1, FEW, FOUND_F1
+from tests.test_text_format import CHATML
 
 ROOT = Path(__file__).parent.parent
 PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").glob("*.md"))]
@@ -67,6 +70,23 @@ def test_exact_example_runs(tmp_path, capsys):
     out = capsys.readouterr().out
     assert "[ 3  7 11] optimal" in out
     assert "7 [ 3 11 20] +" in out, "the shadow stands in"
+
+
+def test_texts_example_prints_what_the_page_says(model_folders, tokenizer, tmp_path, capsys):
+    page = (ROOT / "docs/texts.md").read_text(encoding="utf-8")
+    (code,) = re.findall(r"```python\n(.*?)```", page, re.S)
+    (printed,) = re.findall(r"this prints\n\n```\n(.*?)```", page, re.S)
+    network = GPTNeoXForCausalLM.from_pretrained(model_folders["gpt_neox"])
+    network.resize_token_embeddings(410)
+    network.save_pretrained(tmp_path / "m")
+    backend = Tokenizer.from_str(tokenizer.backend_tokenizer.to_str())
+    backend.post_processor = processors.ByteLevel(trim_offsets=False)  # it names a BOS and does not add it
+    backend.add_special_tokens(["<|im_start|>", "<|im_end|>"])
+    PreTrainedTokenizerFast(tokenizer_object=backend, bos_token="<|end|>", chat_template=CHATML).save_pretrained(
+        tmp_path / "m"
+    )
+    exec(compile(code, "texts.md", "exec"), {"folder": str(tmp_path / "m")})
+    assert capsys.readouterr().out == printed
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)

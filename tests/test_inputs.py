@@ -13,7 +13,7 @@ import pytest
 
 from sparse_probing.activations.models import outline_model
 from sparse_probing.config import DataConfig, RunConfig, SourceName, make_config, make_data_config
-from sparse_probing.datasets.align import TextTokenizer
+from sparse_probing.datasets.backends import FastBackend
 from sparse_probing.datasets.build_rows import build_feature_dataset
 from sparse_probing.datasets.dataset_folder import fingerprint, write_dataset_folder
 from sparse_probing.datasets.feature_dataset import FeatureDataset
@@ -22,6 +22,7 @@ from sparse_probing.datasets.places import is_hugging_face, rows_with_split
 from sparse_probing.datasets.rows_used import rows_used_of
 from sparse_probing.datasets.rules import SamplingRules, merged_rules
 from sparse_probing.datasets.sources import SOURCES, BuildOptions, build_source
+from sparse_probing.datasets.text_tokenizer import TextTokenizer
 from sparse_probing.errors import InputError
 from sparse_probing.inputs import build_dataset, labelled_text_of
 from sparse_probing.records import Pooling
@@ -241,7 +242,7 @@ def test_missing_validation_is_taken_from_training_groups(tmp_path, tokenizer):
         for split, n in (("train", 60), ("test", 20))
     }
     labelled = read(data=parquet_folder(tmp_path / "set", rows), label=("y",))
-    bpe = TextTokenizer(backend=tokenizer.backend_tokenizer, front=(0,))
+    bpe = TextTokenizer(backend=FastBackend(tokenizer.backend_tokenizer), front=(0,))
     dataset = build_feature_dataset(labelled, bpe, SamplingRules(skip_first=2), np.random.default_rng(0))
     assert [sum(c) for c in dataset.counts(0).values()] == [40, 20, 20]
     train = [dataset.texts[dataset.sequence_document[s]] for s in dataset.row_sequence[dataset.row_split < 2]]
@@ -371,7 +372,7 @@ def test_semicolons_of_a_spreadsheet_are_separators(tmp_path):
 def test_texts_that_end_within_the_skipped_tokens_are_counted(tmp_path, tokenizer):
     rows = [{"text": "ok " + WORDS[i % 16] if i % 2 else sentence(i), "y": i % 4 < 2} for i in range(60)]
     labelled = read(data=jsonl(tmp_path / "a.jsonl", rows), label=("y",))
-    bpe = TextTokenizer(backend=tokenizer.backend_tokenizer, front=(0,))
+    bpe = TextTokenizer(backend=FastBackend(tokenizer.backend_tokenizer), front=(0,))
     dataset = build_feature_dataset(labelled, bpe, SamplingRules(skip_first=20, min_rows=1), np.random.default_rng(0))
     (note,) = [note for note in dataset.notes["a"] if "give no row" in note]
     short = len(dataset.document_ids) - 30  # every long text is there; copies of the short ones were removed
@@ -435,7 +436,7 @@ def test_labelled_words_at_the_start_of_a_text_are_rows(tmp_path, tokenizer):
         {"tokens": ["x", "Ada", *sentence(i, 12).split()], "ner_tags": ["O", "B-PER"] + ["O"] * 12} for i in range(30)
     ]
     labelled = read(data=jsonl(tmp_path / "a.jsonl", rows), tags_column="ner_tags")
-    bpe = TextTokenizer(backend=tokenizer.backend_tokenizer, front=())
+    bpe = TextTokenizer(backend=FastBackend(tokenizer.backend_tokenizer), front=())
     rules = SamplingRules().adapted(labelled.rules, {"min_rows": 1})
     assert build_feature_dataset(labelled, bpe, rules, np.random.default_rng(0)).features == ("PER",)
     with pytest.raises(InputError, match="feature 'PER' has 0 positive"):
@@ -456,7 +457,7 @@ def test_a_folder_without_a_data_set_names_those_inside(tmp_path):
 def test_the_text_only_baseline_reads_the_skipped_tokens_which_the_model_has_read(tmp_path, tokenizer):
     rows = [{"text": f"A {['bad', 'good'][i % 2]} day. {sentence(i, 40)}", "y": i % 2} for i in range(80)]
     labelled = read(data=jsonl(tmp_path / "a.jsonl", rows), label=("y",))
-    bpe = TextTokenizer(backend=tokenizer.backend_tokenizer, front=(0,))
+    bpe = TextTokenizer(backend=FastBackend(tokenizer.backend_tokenizer), front=(0,))
     dataset = build_feature_dataset(labelled, bpe, SamplingRules(skip_first=10), np.random.default_rng(0))
     scored, threshold = TextOnly(dataset).score(0)
     assert ((scored.score > threshold) == scored.positive).all()

@@ -33,7 +33,6 @@ from sparse_probing.activations.generate import generate
 from sparse_probing.activations.models import LoadedModel, load_model, model_sites, wrap_model
 from sparse_probing.activations.roles import linear_shape
 from sparse_probing.activations.sites import find_sites
-from sparse_probing.activations.tokenizers import text_tokenizer
 from sparse_probing.cli.main import main
 from sparse_probing.datasets.unlabelled import every_token
 from sparse_probing.errors import InputError, PrerequisiteError
@@ -206,30 +205,6 @@ def test_encoders_read_texts_between_cls_and_sep(tmp_path, asks):
     with torch.no_grad():
         hidden = model.network(torch.tensor([expected[0]]), output_hidden_states=True).hidden_states
     np.testing.assert_allclose(store.read(1)[: len(expected[0]) - 2], hidden[2][0, 1:-1], atol=1e-5)
-
-
-def special_tokens_of(template: str | None, **named: str) -> tuple[tuple[int, ...], tuple[int, ...]]:
-    """What is read around a text by a tokenizer with this template; ids: <s> 0, </s> 1, <lang> 2, <unk> 3."""
-    vocabulary = {"<s>": 0, "</s>": 1, "<lang>": 2, "<unk>": 3, "cat": 4}
-    backend = Tokenizer(models.WordLevel(vocabulary, unk_token="<unk>"))
-    if template is not None:
-        backend.post_processor = processors.TemplateProcessing(
-            single=template, special_tokens=[(name, vocabulary[name]) for name in template.split() if name != "$A"]
-        )
-    backend.enable_padding(pad_id=1, pad_token="</s>", length=9)
-    fast = PreTrainedTokenizerFast(tokenizer_object=backend, unk_token="<unk>", pad_token="</s>", **named)
-    read = text_tokenizer(fast, "m", "bert")
-    return read.front, read.behind
-
-
-def test_every_special_token_of_a_tokenizer_is_read_on_both_sides():
-    assert special_tokens_of("<s> $A </s>", bos_token="<s>") == ((0,), (1,))
-    assert special_tokens_of("<s> $A <s>", cls_token="<s>") == ((0,), (0,))  # the same token on both sides
-    assert special_tokens_of("<s> <lang> $A") == ((0, 2), ())
-    assert special_tokens_of("$A </s> <lang>", cls_token="<lang>") == ((), (1, 2))  # XLNet's order
-    assert special_tokens_of("<lang> $A </s>", bos_token="<s>") == ((2,), (1,))  # NLLB: a language, and no BOS
-    assert special_tokens_of(None, bos_token="<s>") == ((0,), ())  # GPT-2 leaves BOS to the caller
-    assert special_tokens_of(None) == ((), ())
 
 
 def test_robertas_context_counts_from_its_padding_token(tokenizer):

@@ -16,13 +16,14 @@ from scipy.sparse.csgraph import connected_components
 from transformers import PreTrainedTokenizerFast
 
 from sparse_probing.datasets import near_duplicates
-from sparse_probing.datasets.align import TextTokenizer
 from sparse_probing.datasets.audit import remove_duplicates
+from sparse_probing.datasets.backends import FastBackend
 from sparse_probing.datasets.build_rows import build_feature_dataset
 from sparse_probing.datasets.feature_dataset import FeatureDataset
 from sparse_probing.datasets.labelled_text import Document, LabelledText, document_level_text
 from sparse_probing.datasets.near_duplicates import jaccard, near_duplicate_clusters, shingles, words_of
 from sparse_probing.datasets.rules import SamplingRules
+from sparse_probing.datasets.text_tokenizer import TextTokenizer
 from sparse_probing.errors import InputError
 from sparse_probing.records import SPLITS, Split
 
@@ -200,7 +201,7 @@ def test_prescribed_splits_stay_and_near_duplicates_across_them_are_counted():
 
 @pytest.fixture(scope="module")
 def pieces(tokenizer: PreTrainedTokenizerFast) -> TextTokenizer:
-    return TextTokenizer(backend=tokenizer.backend_tokenizer, front=(0,))
+    return TextTokenizer(backend=FastBackend(tokenizer.backend_tokenizer), front=(0,))
 
 
 def rows_of(texts: list[str], pieces: TextTokenizer, seed: int = 0, min_rows: int = 1) -> FeatureDataset:

@@ -18,12 +18,13 @@ from transformers import PreTrainedTokenizerFast
 from sparse_probing.activations.models import outline_model
 from sparse_probing.analyses.preview import MARKED, Piece, PreviewRow, pieces_of, preview_rows, visible_bounds
 from sparse_probing.cli.preview import print_preview
-from sparse_probing.datasets.align import TextTokenizer, tokenize
+from sparse_probing.datasets.backends import FastBackend
 from sparse_probing.datasets.build_rows import build_feature_dataset
 from sparse_probing.datasets.feature_dataset import FeatureDataset, concatenate
 from sparse_probing.datasets.labelled_text import Document, LabelledText, Span
 from sparse_probing.datasets.rules import SamplingRules
 from sparse_probing.datasets.sources.demo_corpus import demo_categories
+from sparse_probing.datasets.text_tokenizer import TextTokenizer, tokenize
 from sparse_probing.report.datasheet import write_preview
 from sparse_probing.views.visible import END_ISOLATE, ISOLATE, isolated, visible
 
@@ -32,7 +33,7 @@ EVIL = "<script>window.hacked=1</script>"
 
 @pytest.fixture(scope="module")
 def bpe(tokenizer: PreTrainedTokenizerFast) -> TextTokenizer:
-    return TextTokenizer(backend=tokenizer.backend_tokenizer, front=(0,))
+    return TextTokenizer(backend=FastBackend(tokenizer.backend_tokenizer), front=(0,))
 
 
 @pytest.fixture(scope="module")
@@ -121,7 +122,7 @@ def test_one_byte_of_an_emoji_says_so(bpe):
 
 @given(st.text(st.characters(exclude_categories=["Cs"]), max_size=40), st.integers(0, 40), st.integers(1, 8))
 def test_pieces_join_to_the_text_between_the_offsets(tokenizer, text, first, many):
-    backend = TextTokenizer(backend=tokenizer.backend_tokenizer, front=())
+    backend = TextTokenizer(backend=FastBackend(tokenizer.backend_tokenizer), front=())
     (tokens,) = tokenize(backend, [text])
     window = np.stack([tokens.starts, tokens.ends], axis=1).astype(int)
     row = visible_bounds(window[first : first + many])

@@ -100,6 +100,25 @@ def test_another_model_is_a_sentence(folder, tmp_path):
     open_model(folder)
 
 
+def test_a_run_from_before_special_tokens_were_a_choice_is_read_as_it_was_made(folder, tmp_path):
+    """Then a BOS was put in front wherever the tokenizer named one, though it adds none itself."""
+    copy, model = tmp_path / "run", tmp_path / "m"
+    shutil.copytree(folder, copy)
+    shutil.copytree(open_run(folder).config.model, model)
+    written = json.loads((model / "tokenizer.json").read_text())
+    written["post_processor"] = written["post_processor"]["processors"][0]
+    (model / "tokenizer.json").write_text(json.dumps(written))
+    lines = (copy / "config.toml").read_text().splitlines()
+    kept = [line for line in lines if not line.startswith(("model =", "special_tokens ="))]
+    assert 'special_tokens = "auto"' in lines and len(kept) == len(lines) - 2
+    (copy / "config.toml").write_text("\n".join([*kept, f'model = "{model}"']))
+    run = open_run(copy)
+    assert run.config.special_tokens is None and run.model.tokenizer.front == (0,)
+    (copy / "config.toml").write_text("\n".join([*kept, f'model = "{model}"', 'special_tokens = "auto"']))
+    with pytest.raises(InputError, match=r"the labelled text of run .* is not what it was"):
+        open_run(copy)
+
+
 def test_another_precision_is_another_model(folder, tmp_path):
     copy = tmp_path / "run"
     shutil.copytree(folder, copy)

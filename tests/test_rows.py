@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 from scipy.stats import chisquare
 from tokenizers import Tokenizer, models, pre_tokenizers
 
-from sparse_probing.datasets.align import TextTokenizer, TokenizedText
+from sparse_probing.datasets.backends import FastBackend, TokenizedText
 from sparse_probing.datasets.build_rows import build_feature_dataset
 from sparse_probing.datasets.draw import Draw
 from sparse_probing.datasets.feature_dataset import FeatureDataset, NumberTarget, concatenate
@@ -25,6 +25,7 @@ from sparse_probing.datasets.labelled_text import Document, LabelledText, Span, 
 from sparse_probing.datasets.rules import SamplingRules
 from sparse_probing.datasets.sample import sample_documents, sample_rows
 from sparse_probing.datasets.splits import enough_rows, split_rows
+from sparse_probing.datasets.text_tokenizer import TextTokenizer
 from sparse_probing.datasets.windows import document_windows, windows_of
 from sparse_probing.errors import InputError
 from sparse_probing.records import POOLINGS, SPLITS, Pooling, Split
@@ -40,7 +41,7 @@ def letters() -> TextTokenizer:
     backend.pre_tokenizer = pre_tokenizers.Sequence(
         [pre_tokenizers.WhitespaceSplit(), pre_tokenizers.Split("", "isolated")]
     )
-    return TextTokenizer(backend=backend, front=(26,), behind=(27,))
+    return TextTokenizer(backend=FastBackend(backend), front=(26,), behind=(27,))
 
 
 def words_of(seed: int, n: int) -> list[str]:
@@ -623,7 +624,7 @@ def test_documents_that_only_a_dropped_feature_needs_are_counted_as_unused(lette
 
 
 def test_a_window_without_room_is_refused(letters: TextTokenizer):
-    with pytest.raises(InputError, match="a window of 2 tokens has no room for text beside the special tokens"):
+    with pytest.raises(InputError, match="a window of 2 tokens has no room for text beside the 2 that stand around it"):
         spans = numbered("document", numbers=("n",))
         build_feature_dataset(spans, letters, SamplingRules(window=2, skip_first=0), rng())
 

@@ -94,7 +94,7 @@ def logits(model: LoadedModel, ids: list[int]) -> torch.Tensor:
 
 
 def ids_of(model: LoadedModel, text: str) -> list[int]:
-    return [0, *model.tokenizer.backend.encode(text, add_special_tokens=False).ids]
+    return [0, *model.tokenizer.backend.encode([text])[0].ids.tolist()]
 
 
 def slow_greedy(model: LoadedModel, intervention: Intervention, tokens: int, first: int) -> list[int]:

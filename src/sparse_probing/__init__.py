@@ -32,6 +32,7 @@ if TYPE_CHECKING:
     from sparse_probing.estimators.stability import selection_stability as selection_stability
     from sparse_probing.experiment import RunResult as RunResult
     from sparse_probing.experiment import run as run
+    from sparse_probing.records import TextFormat as TextFormat
     from sparse_probing.selection.alternatives import fewest_columns as fewest_columns
     from sparse_probing.selection.alternatives import near_optimal as near_optimal
     from sparse_probing.selection.alternatives import without_each as without_each
@@ -76,6 +77,7 @@ _HOMES = {
     "read_conllu": "sparse_probing.datasets.conllu",
     "read_dataset_folder": "sparse_probing.datasets.dataset_folder",
     "write_dataset_folder": "sparse_probing.datasets.dataset_folder",
+    "TextFormat": "sparse_probing.records",
     "RunConfig": "sparse_probing.config",
     "VerifyConfig": "sparse_probing.config",
     "document_level_text": "sparse_probing.datasets.labelled_text",
@@ -95,6 +97,7 @@ __all__ = [
     "SparseProbe",
     "SparseProbePath",
     "SparseProbeRegressor",
+    "TextFormat",
     "VerifyConfig",
     "VerifyResult",
     "best_subset",

@@ -13,7 +13,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError, model_validator
 
 from sparse_probing.errors import InputError, unusable
 from sparse_probing.files import file_name, no_file
-from sparse_probing.records import NEURONS, Pooling
+from sparse_probing.records import NEURONS, Pooling, Role, SpecialTokens, TextFormat
 from sparse_probing.selection.defaults import SELECTION_RIDGE, SMALLEST_GAP
 
 Selected = Literal[
@@ -69,6 +69,15 @@ class DataConfig(BaseModel):
     """Model below a PEFT adapter (--model names the adapter's folder), where the one that the adapter names is not at hand."""
     trust_remote_code: bool = False
     """Run program code that comes with the model, where it needs some. It runs here with all your rights: off unless you say so."""
+    special_tokens: SpecialTokens | None = "auto"
+    """What stands around a text. auto: what the model's tokenizer itself adds. bos: that, with one BOS in front, as TransformerLens
+    and the paper have it. none: nothing."""
+    chat_template: bool = False
+    """Give each text as a message in the model's chat template (docs/texts.md); labels stay on the text's own characters."""
+    system: str | None = None
+    """With --chat-template: the system message. Default: what the template puts there by itself."""
+    role: Role | None = None
+    """With --chat-template: who says the text. Default: user."""
     data: Path | None = None
     """Labelled text: a .csv, .tsv, .jsonl, .parquet (.gz, .zst) or .conllu file, a dataset folder (`sprobe datasets build`), a
     Hugging Face data set (its folder, or hf:OWNER/NAME[:CONFIG]); with --source, the folder that the source reads."""
@@ -140,6 +149,7 @@ class DataConfig(BaseModel):
             for text in value if isinstance(value, tuple) else (value,):
                 if isinstance(text, str | Path) and (problem := unusable(str(text))):
                     raise ValueError(f"{name} holds {str(text)!a}, {problem}")
+        self.text_format()
         if self.category is not None and not self.category.strip():
             raise ValueError("category must not be blank")
         if self.pooling is Pooling.TOKEN:
@@ -155,6 +165,12 @@ class DataConfig(BaseModel):
         if self.paper_rules and self.source in (None, "demo"):
             raise ValueError("paper_rules belongs to a --source of the paper's features")
         return self
+
+    def text_format(self) -> TextFormat:
+        """How texts are given to the model."""
+        return TextFormat(
+            special_tokens=self.special_tokens, chat_template=self.chat_template, system=self.system, role=self.role
+        )
 
     def data_name(self) -> str:
         """Short name of the data, for folders: that of the source, or of the file."""
@@ -239,8 +255,9 @@ class RunConfig(DataConfig):
     def identity(self) -> dict[str, Any]:
         """The options that shape the numbers: without the name and the place of the run and the number of workers."""
         values = self.model_dump(mode="json", exclude={"name", "out", "workers", "device_map"})
-        if not self.trust_remote_code:
-            del values["trust_remote_code"]  # runs from before there was this option are still the same runs
+        for name in ("trust_remote_code", "chat_template"):
+            if not values[name]:
+                del values[name]  # runs from before there was this option are still the same runs
         return {key: value for key, value in values.items() if value is not None}
 
 
@@ -307,6 +324,19 @@ def make_config(values: dict[str, Any]) -> RunConfig:
         return RunConfig(**values)
     except ValidationError as error:
         raise complaint(error) from None
+
+
+BEFORE: dict[str, Any] = {"special_tokens": None}
+"""Options that a run folder does not name where it is older than they are -> what runs did before."""
+
+
+def read_run_config(folder: Path) -> RunConfig:
+    """The options of the run in a folder, which may be of an older version.
+
+    Raises:
+        InputError: they cannot be read or used.
+    """
+    return make_config(BEFORE | read_config(folder / "config.toml"))
 
 
 def make_data_config(values: dict[str, Any]) -> DataConfig:

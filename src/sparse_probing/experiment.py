@@ -162,7 +162,9 @@ def dry_run(config: RunConfig, labelled: Sequence[LabelledText] | None = None) -
     Raises:
         InputError: data, options or model cannot be used as given.
     """
-    model = outline_model(config.model, base=config.base, trust_remote_code=config.trust_remote_code)
+    model = outline_model(
+        config.model, config.text_format(), base=config.base, trust_remote_code=config.trust_remote_code
+    )
     sites = find_units(model, config.site, config.layers)
     if not all(site.width for site in sites):
         raise InputError(

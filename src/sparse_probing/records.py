@@ -8,6 +8,8 @@ from typing import Literal
 
 import numpy as np
 
+from sparse_probing.errors import InputError
+
 Side = Literal["input", "output", "experts", "softmax", "sigmoid"]
 """What of a module is read: what enters it, what leaves it; of experts their neurons, of a router the probabilities that its scores
 stand for."""
@@ -69,6 +71,39 @@ class Site:
     """`attn.heads`: number of heads; unit u is component u % (width / heads) of head u // (width / heads)."""
     call: int | None = None
     """Which call of the module in a pass, from 0, where layers share it (ALBERT, Zamba 2); null where it is called once."""
+
+
+SpecialTokens = Literal["auto", "bos", "none"]
+"""What stands around a text: what the tokenizer itself adds; the same with one BOS in front; nothing."""
+Role = Literal["user", "assistant"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TextFormat:
+    """How a text is given to a model."""
+
+    special_tokens: SpecialTokens | None = "auto"
+    """auto: exactly what the tokenizer itself adds. bos: one BOS in front, as TransformerLens and the paper have it. none: nothing.
+    Null: as in runs from before there was a choice: BOS in front where the tokenizer names one and adds nothing, and special tokens
+    that are written in a text are read as such."""
+    chat_template: bool = False
+    """Each text is the content of a message in the model's chat template."""
+    system: str | None = None
+    """The system message in front of it. Null: what the template puts there by itself."""
+    role: Role | None = None
+    """Who says the text. Null: the user."""
+
+    def __post_init__(self) -> None:
+        if not self.chat_template and (self.system is not None or self.role is not None):
+            raise InputError("system and role belong to a chat template: add --chat-template, or leave them out")
+        if self.chat_template and self.special_tokens not in ("auto", None):
+            raise InputError(
+                f"special_tokens {self.special_tokens} has no meaning with a chat template, which says itself what stands around a "
+                "text: leave out one of the two"
+            )
+
+
+DEFAULT_FORMAT = TextFormat()
 
 
 def unit_name(site: str, layer: int, unit: int) -> str:

@@ -13,7 +13,7 @@ import polars as pl
 from sparse_probing.activations.extract import extract, find_units
 from sparse_probing.activations.models import LoadedModel, load_model
 from sparse_probing.activations.store import Activations
-from sparse_probing.config import RunConfig, make_config, read_config
+from sparse_probing.config import RunConfig, read_run_config
 from sparse_probing.datasets.feature_dataset import FeatureDataset
 from sparse_probing.datasets.labelled_text import LabelledText
 from sparse_probing.datasets.places import is_hugging_face
@@ -79,7 +79,7 @@ def model_of(config: RunConfig, **options: Any) -> LoadedModel:
         options: of `load_model`, beside or instead of the run's.
     """
     of_run = {name: getattr(config, name) for name in ("base", "device", "dtype", "device_map", "trust_remote_code")}
-    return load_model(config.model, **(of_run | options))
+    return load_model(config.model, config.text_format(), **(of_run | options))
 
 
 def open_model(
@@ -98,7 +98,7 @@ def open_model(
         InputError: no run there, an unfinished one, or the model is not the one that the run probed.
     """
     manifest, _ = read_run(folder)
-    config = make_config(read_config(folder / "config.toml"))
+    config = read_run_config(folder)
     model = model_of(config, device=device or config.device, with_head=with_head, trust_remote_code=trust_remote_code)
     if model.fingerprint != manifest["identity"].get("weights"):
         raise InputError(

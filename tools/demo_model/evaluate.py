@@ -37,7 +37,11 @@ def loss_of(model: Any, tokenizer: Any, texts: list[str]) -> tuple[float, int, i
     nats, tokens, size = 0.0, 0, 0
     for text in texts:
         ids = tokenizer(
-            text, return_tensors="pt", truncation=True, max_length=model.config.max_position_embeddings
+            text,
+            return_tensors="pt",
+            truncation=True,
+            max_length=model.config.max_position_embeddings,
+            add_special_tokens=False,
         ).input_ids
         logits = model(ids).logits[0, :-1].float()
         nats += float(torch.nn.functional.cross_entropy(logits, ids[0, 1:], reduction="sum"))

@@ -175,14 +175,30 @@ def load_checkpoint(path: Path, model: GPTNeoXForCausalLM, parts: list[torch.opt
         return int(file.metadata()["step"])
 
 
+def beginning_with_end_of_text(tokenizer: Tokenizer) -> processors.PostProcessor:
+    """A template that puts the end-of-text token in front, where every document had it in training."""
+    return processors.Sequence(
+        [
+            processors.ByteLevel(trim_offsets=False),
+            processors.TemplateProcessing(
+                single=f"{END_OF_TEXT} $A",
+                pair=f"{END_OF_TEXT} $A {END_OF_TEXT} $B",
+                special_tokens=[(END_OF_TEXT, tokenizer.token_to_id(END_OF_TEXT))],
+            ),
+        ]
+    )
+
+
 def export(model: GPTNeoXForCausalLM, out: Path) -> None:
     """Float16 weights, config and tokenizer in the usual Hugging Face layout."""
     target = out / "model"
     GPTNeoXForCausalLM(model.config).half().save_pretrained(target)  # writes config.json with dtype float16
     model_half = {name: value.half().contiguous() for name, value in model.state_dict().items()}
     save_file(model_half, target / "model.safetensors", metadata={"format": "pt"})
+    tokenizer = Tokenizer.from_file(str(out / "tokenizer.json"))
+    tokenizer.post_processor = beginning_with_end_of_text(tokenizer)
     PreTrainedTokenizerFast(
-        tokenizer_file=str(out / "tokenizer.json"),
+        tokenizer_object=tokenizer,
         bos_token=END_OF_TEXT,
         eos_token=END_OF_TEXT,
         pad_token=END_OF_TEXT,

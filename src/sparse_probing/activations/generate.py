@@ -15,7 +15,7 @@ from sparse_probing.activations.effects import Reads, ScoredText, Variant, check
 from sparse_probing.activations.interventions import Intervention, intervening
 from sparse_probing.activations.models import LoadedModel, no_head
 from sparse_probing.activations.replay import NOWHERE
-from sparse_probing.datasets.align import tokenize
+from sparse_probing.datasets.text_tokenizer import tokenize
 from sparse_probing.errors import InputError
 from sparse_probing.records import POOLINGS, Pooling, Site, task_rng
 
@@ -196,7 +196,7 @@ def _writer(model: LoadedModel) -> PreTrainedModel:
 
 def _prompt_tokens(model: LoadedModel, prompt: str, room: int) -> Int[np.ndarray, " token"]:
     """Token ids of a prompt that leaves room for so many more, with the special tokens that the model expects in front."""
-    ids = np.concatenate([model.tokenizer.front, _tokens(model, prompt)]).astype(np.int64)
+    ids = _tokens(model, prompt)
     model.check_tokens(int(ids.max(initial=0)))
     if not len(ids):
         raise InputError("the prompt is empty, and this model has no token for the start of a text: give some text.")
@@ -210,17 +210,21 @@ def _prompt_tokens(model: LoadedModel, prompt: str, room: int) -> Int[np.ndarray
 
 def _continuation_tokens(model: LoadedModel, prompt: str, continuation: str) -> Int[np.ndarray, " token"]:
     """Tokens that the continuation adds to the prompt; its own tokens where both would merge at the seam."""
-    front, whole = _tokens(model, prompt), _tokens(model, prompt + continuation)
-    new = whole[len(front) :] if np.array_equal(whole[: len(front)], front) else _tokens(model, continuation)
+    front, whole = _tokens(model, prompt), _tokens(model, prompt, continuation)
+    if np.array_equal(whole[: len(front)], front):
+        new = whole[len(front) :]
+    else:
+        new = tokenize(model.tokenizer, [continuation])[0].ids.astype(np.int64)
     if not len(new):
         raise InputError(f"the continuation {continuation!r} has no tokens: give some text.")
     return new
 
 
-def _tokens(model: LoadedModel, text: str) -> Int[np.ndarray, " token"]:
-    if any("\ud800" <= character <= "\udfff" for character in text):
-        raise InputError(f"{text!r} is not valid Unicode: give prompts and continuations as UTF-8.")
-    return tokenize(model.tokenizer, [text])[0].ids.astype(np.int64)
+def _tokens(model: LoadedModel, prompt: str, continuation: str = "") -> Int[np.ndarray, " token"]:
+    for text in (prompt, continuation):
+        if any("\ud800" <= character <= "\udfff" for character in text):
+            raise InputError(f"{text!r} is not valid Unicode: give prompts and continuations as UTF-8.")
+    return model.tokenizer.prompt(prompt, continuation)
 
 
 def _text_ends(full: PreTrainedModel) -> set[int]:

@@ -17,7 +17,7 @@ from transformers import (
     AutoModelForCausalLM,
     AutoModelForMaskedLM,
     PreTrainedModel,
-    PreTrainedTokenizerFast,
+    PreTrainedTokenizerBase,
 )
 from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING, MODEL_FOR_MASKED_LM_MAPPING
 from transformers.utils import logging as transformers_logging
@@ -32,8 +32,9 @@ from sparse_probing.activations.model_text import NO_LIMIT, ModelText
 from sparse_probing.activations.sites import ModelSites, find_sites
 from sparse_probing.activations.tokenizers import load_tokenizer, text_tokenizer
 from sparse_probing.activations.wrapped import evaluating, reading_part, state_of, unwrapped
-from sparse_probing.datasets.align import TextTokenizer
+from sparse_probing.datasets.text_tokenizer import TextTokenizer
 from sparse_probing.errors import InputError, PrerequisiteError
+from sparse_probing.records import DEFAULT_FORMAT, TextFormat
 
 transformers_logging.set_verbosity_error()
 transformers_logging.disable_progress_bar()
@@ -155,16 +156,19 @@ def model_sites(name: str, *, base: str | None = None, trust_remote_code: bool =
     return find_sites(_empty_copy(config, name, trust_remote_code=trust_remote_code), name)
 
 
-def outline_model(name: str, *, base: str | None = None, trust_remote_code: bool = False) -> ModelOutline:
+def outline_model(
+    name: str, text_format: TextFormat = DEFAULT_FORMAT, *, base: str | None = None, trust_remote_code: bool = False
+) -> ModelOutline:
     """Tokenizer, sites and context of a model; no weights are loaded.
 
     Args:
         name: `demo`, a local folder, a GGUF file, or a hub id.
+        text_format: how texts are given to the model: special tokens, chat template.
         base: model below a PEFT adapter, where the one that it names is not at hand.
         trust_remote_code: see `load_model`.
 
     Raises:
-        InputError: no model there, no fast tokenizer, no stack of blocks, or code of its own that is not trusted.
+        InputError: no model there, no usable tokenizer, no stack of blocks, or code of its own that is not trusted.
     """
     files = find_model(name, base)
     config = load_config(files, trust_remote_code=trust_remote_code)
@@ -172,7 +176,7 @@ def outline_model(name: str, *, base: str | None = None, trust_remote_code: bool
     return ModelOutline(
         name=name,
         network=network,
-        tokenizer=load_tokenizer(files, config, trust_remote_code=trust_remote_code),
+        tokenizer=load_tokenizer(files, config, text_format, trust_remote_code=trust_remote_code),
         sites=find_sites(network, name),
         context=_context(network, config),
     )
@@ -180,6 +184,7 @@ def outline_model(name: str, *, base: str | None = None, trust_remote_code: bool
 
 def load_model(
     name: str,
+    text_format: TextFormat = DEFAULT_FORMAT,
     *,
     base: str | None = None,
     device: str = "auto",
@@ -194,6 +199,7 @@ def load_model(
     Args:
         name: `demo`, a hub id, or a local folder: of transformers, sentence-transformers, or a PEFT adapter, which is merged into
             the model below it. Or a GGUF file, whose weights are unpacked.
+        text_format: how texts are given to the model: special tokens, chat template.
         base: model below an adapter, where the one that it names is not at hand.
         device: `auto` takes CUDA where there is one, else the CPU.
         dtype: `float32`, `bfloat16`, `float16`, or `auto`: the checkpoint's own precision on an accelerator, float32 on a CPU.
@@ -205,7 +211,7 @@ def load_model(
         trust_remote_code: run code that comes with the model, where it needs some; it may do whatever you may do.
 
     Raises:
-        InputError: no model there, no fast tokenizer, no stack of blocks, or code of its own that is not trusted.
+        InputError: no model there, no usable tokenizer, no stack of blocks, or code of its own that is not trusted.
         PrerequisiteError: a package is missing that the checkpoint or the device map needs.
     """
     files = find_model(name, base)
@@ -217,7 +223,7 @@ def load_model(
     quantised = getattr(config, "quantization_config", None) is not None
     if quantised and device_map is None:
         device_map = {"": str(place)}  # quantised weights must be put in place while they are loaded
-    tokenizer = load_tokenizer(files, config, trust_remote_code=trust_remote_code)
+    tokenizer = load_tokenizer(files, config, text_format, trust_remote_code=trust_remote_code)
     with loading(name, folder=files.path):
         if random_weights_seed is None:
             options: dict[str, Any] = {
@@ -282,7 +288,12 @@ def no_head(model: LoadedModel) -> str:
     return f"the checkpoint has no weights for a language-model head{named}"
 
 
-def wrap_model(network: nn.Module, tokenizer: PreTrainedTokenizerFast, name: str = "model") -> LoadedModel:
+def wrap_model(
+    network: nn.Module,
+    tokenizer: PreTrainedTokenizerBase,
+    name: str = "model",
+    text_format: TextFormat = DEFAULT_FORMAT,
+) -> LoadedModel:
     """A network that is already in memory, for extraction; it stays where it is, in the precision that it has, and as it is.
 
     Passes run in evaluation mode and without gradients, and put back what they set. After the network was trained on, wrap it
@@ -291,14 +302,15 @@ def wrap_model(network: nn.Module, tokenizer: PreTrainedTokenizerFast, name: str
     Args:
         network: a model of transformers with or without language-model head, also within DataParallel, torch.compile, PEFT or
             sentence-transformers; extraction runs its base only.
-        tokenizer: its fast tokenizer.
+        tokenizer: its tokenizer: a fast one, or one of bytes or characters; it stays as it is.
         name: shown in messages, tables and reports.
+        text_format: how texts are given to the model: special tokens, chat template.
 
     Raises:
-        InputError: no model of transformers, no fast tokenizer, or no stack of blocks.
+        InputError: no model of transformers, no usable tokenizer, or no stack of blocks.
     """
     model = unwrapped(network, name)
-    loaded = _loaded(name, model, text_tokenizer(tokenizer, name, model.config.model_type))
+    loaded = _loaded(name, model, text_tokenizer(tokenizer, name, model.config.model_type, text_format))
     return replace(loaded, state=state_of(loaded.network))
 
 

@@ -202,7 +202,9 @@ def _prepared(config: DataConfig) -> tuple[list[LabelledText], FeatureDataset]:
     warn_of_model_code(trusted=config.trust_remote_code)
     bars = Bars()
     texts = labelled_text_of(config, bars)
-    model = text_of_model(config.model, base=config.base, trust_remote_code=config.trust_remote_code)
+    model = text_of_model(
+        config.model, config.text_format(), base=config.base, trust_remote_code=config.trust_remote_code
+    )
     with bars.stage("build rows", sum(len(text.documents) for text in texts), "text") as done:
         return texts, build_dataset(config, texts, model, done)
 

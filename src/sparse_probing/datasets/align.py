@@ -2,18 +2,16 @@
 
 from __future__ import annotations
 
-import json
 import re
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from functools import lru_cache
 
 import numpy as np
 from jaxtyping import Bool, Int
-from tokenizers import Tokenizer
 
+from sparse_probing.datasets.backends import TokenizedText
 from sparse_probing.datasets.labelled_text import Span
-from sparse_probing.errors import InputError
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -36,107 +34,6 @@ class Alignment:
     """Stretches that no window holds entirely."""
     in_skipped_tokens: int = 0
     """Stretches that begin among the skipped first tokens of a window."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class TextTokenizer:
-    """A fast tokenizer and the special tokens that the model expects around a sequence."""
-
-    backend: Tokenizer
-    """The Rust tokenizer: it reports the characters that each token covers."""
-    front: tuple[int, ...] = ()
-    """Ids put in front of every sequence (BOS, or an encoder's [CLS]); none for some models."""
-    behind: tuple[int, ...] = ()
-    """Ids put behind every sequence (an encoder's [SEP]); none for causal models."""
-
-    def __post_init__(self) -> None:
-        unpadded(self.backend)
-
-    def room(self, window: int) -> int:
-        """Tokens of text that fit into a window beside the special tokens."""
-        return window - len(self.front) - len(self.behind)
-
-    def unknown_id(self) -> int | None:
-        """Id of the token for characters that the vocabulary lacks; null where there is none (byte-level vocabularies)."""
-        model = json.loads(self.backend.to_str())["model"]
-        if model.get("unk_id") is not None:
-            return int(model["unk_id"])
-        return None if model.get("unk_token") is None else self.backend.token_to_id(model["unk_token"])
-
-    def fingerprint(self) -> str:
-        """The tokenizer as text: two tokenizers are the same when this is the same."""
-        front, behind = (",".join(map(str, ids)) or None for ids in (self.front, self.behind))
-        return f"{front}:{behind}:{self.backend.to_str()}"
-
-
-def unpadded(backend: Tokenizer) -> Tokenizer:
-    """The same tokenizer, which from now on neither pads nor truncates, whatever its file asks for."""
-    backend.no_truncation()  # text would be lost without a word
-    backend.no_padding()
-    return backend
-
-
-PROBES = ("a", "A", "1", ".", "中")
-"""Texts to learn the special tokens from; one of them has tokens in any usual vocabulary."""
-
-
-def special_tokens(backend: Tokenizer, bos_token: str | None) -> tuple[tuple[int, ...], tuple[int, ...]]:
-    """Ids that a tokenizer puts in front of a text and behind it; BOS in front where it knows one and puts nothing.
-
-    The tokenizers of many causal models leave BOS to the caller.
-
-    Raises:
-        InputError: they cannot be told from the tokens of the text.
-    """
-    unpadded(backend)  # a file may ask for padding: the last id would be [PAD]
-    known = None if bos_token is None else backend.token_to_id(bos_token)
-    bos = () if known is None else (known,)
-    for text in PROBES:
-        bare, dressed = (backend.encode(text, add_special_tokens=special).ids for special in (False, True))
-        for at in range(len(dressed) - len(bare) + 1) if bare else ():
-            if dressed == bare:
-                return bos, ()
-            if dressed[at : at + len(bare)] == bare:
-                return tuple(dressed[:at]), tuple(dressed[at + len(bare) :])
-    if not backend.encode("", add_special_tokens=True).ids:
-        return bos, ()
-    raise InputError(
-        f"the special tokens of the tokenizer cannot be told from those of a text: none of {', '.join(PROBES)} has tokens "
-        "of its own between them; use a tokenizer whose vocabulary holds one of these."
-    )
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class TokenizedText:
-    """Tokens of one text, without special tokens."""
-
-    ids: Int[np.ndarray, " token"]
-    starts: Int[np.ndarray, " token"]
-    """First character of each token."""
-    ends: Int[np.ndarray, " token"]
-    """One past the last character of each token."""
-
-
-BATCH = 256
-"""Texts tokenized together: the tokenizer works on them in parallel, and its bulky answers are dropped batch by batch."""
-
-
-def tokenize(tokenizer: TextTokenizer, texts: Sequence[str]) -> list[TokenizedText]:
-    """Token ids and character offsets of each text."""
-    return [text for batch in tokenized_batches(tokenizer, texts) for text in batch]
-
-
-def tokenized_batches(tokenizer: TextTokenizer, texts: Sequence[str]) -> Iterator[list[TokenizedText]]:
-    """The same, some texts at a time."""
-    for first in range(0, len(texts), BATCH):
-        encodings = tokenizer.backend.encode_batch(list(texts[first : first + BATCH]), add_special_tokens=False)
-        batch: list[TokenizedText] = []
-        for encoding in encodings:
-            offsets = np.array(encoding.offsets, dtype=np.int32).reshape(-1, 2)
-            batch.append(
-                TokenizedText(ids=np.array(encoding.ids, dtype=np.int32), starts=offsets[:, 0], ends=offsets[:, 1])
-            )
-        yield batch
 
 
 def tokens_in(tokens: TokenizedText, start: int, end: int) -> Bool[np.ndarray, " token"]:

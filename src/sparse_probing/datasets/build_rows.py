@@ -10,24 +10,25 @@ from typing import NamedTuple
 import numpy as np
 from jaxtyping import Bool, Float, Int
 
-from sparse_probing.datasets.align import (
-    Alignment,
-    Stretches,
-    TextTokenizer,
-    TokenizedText,
-    label_by_pattern,
-    label_tokens,
-    stretches_of,
-    tokenized_batches,
-)
+from sparse_probing.datasets.align import Alignment, Stretches, label_by_pattern, label_tokens, stretches_of
 from sparse_probing.datasets.audit import check_usable, prescribes_splits, remove_duplicates
+from sparse_probing.datasets.backends import TokenizedText
 from sparse_probing.datasets.feature_dataset import FeatureDataset, NumberTarget, Sequences
 from sparse_probing.datasets.label_columns import LARGEST_NUMBER, TOO_LARGE
 from sparse_probing.datasets.labelled_text import TOKEN_NUMBERS, Document, LabelledText
-from sparse_probing.datasets.rows_used import STRETCHES, TEXTS, Loss, RowsUsed, copies_lost, cut_losses, losses_of
+from sparse_probing.datasets.rows_used import (
+    STRETCHES,
+    TEXTS,
+    Loss,
+    RowsUsed,
+    copies_lost,
+    cut_losses,
+    losses_of,
+)
 from sparse_probing.datasets.rules import SamplingRules
 from sparse_probing.datasets.sample import sample_documents, sample_rows
 from sparse_probing.datasets.splits import enough_rows, split_rows
+from sparse_probing.datasets.text_tokenizer import TextTokenizer, special_written, tokenized_batches
 from sparse_probing.datasets.windows import document_windows, windows_of
 from sparse_probing.errors import InputError
 from sparse_probing.records import POOLINGS, SPLITS, Pooling, Split
@@ -101,6 +102,7 @@ def build_feature_dataset(
     texts_used = len(np.unique(dataset.sequence_document))
     audit = replace(audit, unused=len(dataset.texts) - texts_used)
     lost = cutter.losses()
+    written = special_written(tokenizer, [document.text for document in labelled.documents])
     used = RowsUsed(
         category=labelled.category,
         rows=dataset.n_rows,
@@ -109,9 +111,9 @@ def build_feature_dataset(
         probed=len(features) + len(targets),
         losses=(*copies_lost(audit), *lost, *cutter.other_losses(sampled, dataset)),
         left_out=too_few,
-        notes=labelled.notes,
+        notes=(*labelled.notes, *written),
     )
-    notes = (*labelled.notes, *(loss.sentence() for loss in lost), *too_few)
+    notes = (*labelled.notes, *written, *(loss.sentence() for loss in lost), *too_few)
     return replace(
         dataset,
         audits={labelled.category: audit},
@@ -143,18 +145,14 @@ class _Cutter:
         *,
         prescribed: bool,
     ) -> None:
-        self.labelled, self.tokenizer, self.rules, self.rng = labelled, tokenizer, rules, rng
+        self.labelled, self.rules, self.rng = labelled, rules, rng
         self.prescribed = prescribed
         self.sequences = Sequences([], [], [], [])
         self.alignment = Alignment(tokens=0, unknown_tokens=0)
         self._too_short = self._not_full = self._bare = self._not_drawn = 0
         self._unknown = tokenizer.unknown_id()
-        self._room = tokenizer.room(rules.window)
-        if self._room < 1:
-            raise InputError(
-                f"a window of {rules.window} tokens has no room for text beside the special tokens: use a larger --window."
-            )
-        self._too_long: list[tuple[str, int]] = []
+        self._room = 0  # of the present text
+        self._too_long: list[tuple[str, int, int]] = []
         names = [*labelled.features, *(n for against in labelled.contrasts.values() for n in against)]
         names += labelled.hard_negatives.values()
         self._labels = {name: i for i, name in enumerate(dict.fromkeys(names))}
@@ -166,12 +164,13 @@ class _Cutter:
     def add(self, number: int, text: TokenizedText) -> None:
         """Sequences and candidate rows of one document."""
         document = self.labelled.documents[number]
+        self._room = text.room(self.rules.window)
         self._count(
             tokens=len(text.ids),
             unknown_tokens=int((text.ids == self._unknown).sum()) if self._unknown is not None else 0,
         )
         if len(text.ids) > self._room:
-            self._too_long.append((document.id, len(text.ids)))
+            self._too_long.append((document.id, len(text.ids), self._room))
         match self.labelled.level:
             case "document":
                 self._add_documents(number, text)
@@ -191,7 +190,7 @@ class _Cutter:
 
     def _add_documents(self, number: int, text: TokenizedText) -> None:
         """One row per chosen window: the pooled tokens after the skipped ones."""
-        special = len(self.tokenizer.front)
+        special = len(text.front)
         skip = max(self.rules.skip_first, special)  # BOS is no token of the text
         if len(text.ids) + special <= skip:
             self._too_short += 1
@@ -199,13 +198,13 @@ class _Cutter:
             self._not_full += 1
         for begin, end in document_windows(len(text.ids), self._room, self.rules, self.rng):
             if end - begin + special > skip:
-                index = self.sequences.add(number, text, begin, end, self.tokenizer)
+                index = self.sequences.add(number, text, begin, end)
                 nothing = np.zeros((1, 0), dtype=bool)
                 self._keep(index, np.array([skip]), np.array([end - begin + special]), nothing)
 
     def _add_spans(self, number: int, document: Document, text: TokenizedText) -> None:
         """One row per labelled stretch: all of its tokens."""
-        special = len(self.tokenizer.front)
+        special = len(text.front)
         stretches = stretches_of(text, document.spans)
         self._count_stretches(stretches, text, document.text)
         found = stretches.last > stretches.first
@@ -218,7 +217,7 @@ class _Cutter:
             self._count(in_skipped_tokens=int((~late).sum()))
             chosen = np.flatnonzero(inside)[late]
             if len(chosen):
-                index = self.sequences.add(number, text, begin, end, self.tokenizer)
+                index = self.sequences.add(number, text, begin, end)
                 last = stretches.last[chosen] - begin + special
                 self._keep(index, first[late], last, self._matrix(stretches, chosen))
         self._count(cut_by_window=int((found & ~held).sum()))
@@ -232,7 +231,7 @@ class _Cutter:
 
     def _add_tokens(self, number: int, document: Document, text: TokenizedText) -> None:
         """Each token behind the skipped ones is a candidate."""
-        special = len(self.tokenizer.front)
+        special = len(text.front)
         stretches = None
         if self.labelled.token_patterns:
             carried = label_by_pattern(text, document.text, self.labelled.token_patterns)
@@ -252,7 +251,7 @@ class _Cutter:
                 )
                 self._count(in_skipped_tokens=int(skipped.sum()))
             if late.any():
-                index = self.sequences.add(number, text, begin, end, self.tokenizer)
+                index = self.sequences.add(number, text, begin, end)
                 at = positions[late]
                 self._keep(index, at, at + 1, carried[begin:end][late])
 
@@ -268,9 +267,10 @@ class _Cutter:
     def refuse_long_texts(self) -> None:
         """Complain about texts longer than a window where the rules ask for it."""
         if self.rules.long_texts == "error" and self._too_long:
+            first, _, room = self._too_long[0]
             raise InputError(
-                f"{len(self._too_long)} text(s) of {self.labelled.category} do not fit into a window of {self._room} tokens, first "
-                f"{self._too_long[0][0]!r} (the longest has {max(n for _, n in self._too_long)} tokens): use a larger --window, or "
+                f"{len(self._too_long)} text(s) of {self.labelled.category} do not fit into a window of {room} tokens, first "
+                f"{first!r} (the longest has {max(n for _, n, _ in self._too_long)} tokens): use a larger --window, or "
                 "--long-texts window to cut them."
             )
 

@@ -11,8 +11,9 @@ from typing import TypedDict
 import numpy as np
 from jaxtyping import Bool, Float, Int
 
-from sparse_probing.datasets.align import Alignment, TextTokenizer, TokenizedText
+from sparse_probing.datasets.align import Alignment
 from sparse_probing.datasets.audit import Audit
+from sparse_probing.datasets.backends import TokenizedText
 from sparse_probing.datasets.rows_used import RowsUsed
 from sparse_probing.records import SPLITS, Split
 
@@ -182,9 +183,9 @@ class Sequences:
     ends: list[np.ndarray]
     document: list[int]
 
-    def add(self, document: int, text: TokenizedText, first: int, last: int, tokenizer: TextTokenizer) -> int:
-        """Tokens `[first, last)` of a text with the special tokens around them; returns the sequence's number."""
-        front, behind = (np.array(special, dtype=np.int32) for special in (tokenizer.front, tokenizer.behind))
+    def add(self, document: int, text: TokenizedText, first: int, last: int) -> int:
+        """Tokens `[first, last)` of a text with what stands around the text; returns the sequence's number."""
+        front, behind = text.front, text.behind
         self.ids.append(np.concatenate([front, text.ids[first:last], behind]))
         for arrays, offsets in ((self.starts, text.starts), (self.ends, text.ends)):
             arrays.append(np.concatenate([np.full_like(front, -1), offsets[first:last], np.full_like(behind, -1)]))

@@ -6,8 +6,8 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from sparse_probing.datasets.align import TextTokenizer, tokenize
 from sparse_probing.datasets.feature_dataset import FeatureDataset, Sequences
+from sparse_probing.datasets.text_tokenizer import TextTokenizer, tokenize
 from sparse_probing.errors import InputError
 from sparse_probing.records import POOLINGS, Pooling
 
@@ -27,22 +27,19 @@ def every_token(texts: Sequence[str], tokenizer: TextTokenizer, window: int = 25
     Raises:
         InputError: no text, or a window without room for it.
     """
-    room = tokenizer.room(window)
-    if room < 1:
-        raise InputError(
-            f"a window of {window} tokens has no room for text beside the special tokens: use a larger one."
-        )
     sequences = Sequences([], [], [], [])
-    counts = []
+    counts, fronts = [], []
     for number, text in enumerate(tokenize(tokenizer, list(texts))):
+        room = text.room(window)
         for begin in range(0, len(text.ids), room):
             end = min(begin + room, len(text.ids))
-            sequences.add(number, text, begin, end, tokenizer)
+            sequences.add(number, text, begin, end)
             counts.append(end - begin)
+            fronts.append(len(text.front))
     if not counts:
         raise InputError("there is no token in the texts.")
     row_sequence = np.repeat(np.arange(len(counts)), counts)
-    first = np.concatenate([np.arange(count) for count in counts]) + len(tokenizer.front)
+    first = np.concatenate([np.arange(front, front + count) for front, count in zip(fronts, counts, strict=True)])
     document = np.array(sequences.document)
     n_rows = len(first)
     return FeatureDataset(

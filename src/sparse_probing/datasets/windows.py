@@ -8,7 +8,7 @@ from itertools import groupby, pairwise
 
 import numpy as np
 
-from sparse_probing.datasets.align import TokenizedText
+from sparse_probing.datasets.backends import TokenizedText
 from sparse_probing.datasets.rules import SamplingRules
 
 

@@ -44,7 +44,7 @@ def scoring_of(run: OpenRun) -> tuple[Scoring | None, str | None]:
         return None, no_head(run.model)
     if run.model.objective == "next token":
         return Scoring(None), None
-    ids = [run.model.tokenizer.backend.token_to_id(mask) for mask in MASKS]
+    ids = [run.model.tokenizer.backend.id_of(mask) for mask in MASKS]
     mask = next((i for i in ids if i is not None), None)
     return (None, "its tokenizer has no mask token") if mask is None else (Scoring(mask), None)
 

@@ -6,7 +6,6 @@ from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
-from tokenizers import Tokenizer
 
 from sparse_probing.activations.extract import sequence_tokens, token_activations
 from sparse_probing.activations.token_statistics import unit_statistics
@@ -108,7 +107,7 @@ def weight_rows(run: OpenRun, features: Sequence[int], seed: int) -> Rows:
     if run.sites[0].name != NEURONS:
         return empty
     backend = run.model.tokenizer.backend
-    n_tokens = backend.get_vocab_size()
+    n_tokens = backend.n_tokens
     targets = []
     for neuron in named_neurons(run.dataset, run.tables["findings"], features):
         inside, outside = next_token_counts(run.dataset, neuron.feature, n_tokens)
@@ -132,17 +131,11 @@ def weight_rows(run: OpenRun, features: Sequence[int], seed: int) -> Rows:
         return empty | weight_evidence(
             weights,
             targets,
-            token_text=lambda token: _token_text(backend, token),
+            token_text=backend.token_text,
             n_tokens=n_tokens,
             seed=seed,
             done=done,
         )
-
-
-def _token_text(backend: Tokenizer, token: int) -> str:
-    """A token as text; the tokenizer's own name for it where it is a part of a character."""
-    text = backend.decode([token], skip_special_tokens=False)
-    return backend.id_to_token(token) or text if "\ufffd" in text else text
 
 
 def structure_rows(run: OpenRun, features: Sequence[int], seed: int) -> Rows:
