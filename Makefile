@@ -24,6 +24,7 @@ bench: .venv/.installed-test
 	$(BIN)/python benchmarks/interval_coverage.py --out docs/benchmarks.md
 	$(BIN)/python benchmarks/null_calibration.py --out docs/benchmarks.md
 	$(BIN)/python benchmarks/evidence.py --out docs/benchmarks.md
+	$(BIN)/python tools/survey_architectures.py --again
 
 # Sixty kills of a run and of its second look, each gone on with and compared byte for byte.
 torture: .venv/.installed-test
