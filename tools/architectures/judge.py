@@ -14,7 +14,8 @@ from typing import Any
 import numpy as np
 import torch
 import transformers
-from transformers import CONFIG_MAPPING, MODEL_MAPPING
+from transformers import CONFIG_MAPPING
+from transformers.models.auto.modeling_auto import MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING_NAMES
 
 import sparse_probing as sp
 from sparse_probing.activations.effects import ScoredText, Variant, measure
@@ -53,11 +54,13 @@ def build(kind: str, folder: Path, layers: int, vocabulary: int) -> None:
 def head_class(kind: str) -> Any:
     """The class with which a type is built: encoder and decoder together, else to fill in masks, else to continue text.
 
-    Where that is a class for the text part only, the wrapper is built without a head.
+    Where that is a class for the text part only, the wrapper is built as it is released, to answer questions about images.
     """
     names = next(HEADS[head][kind] for head in ("seq2seq", "masked", "causal") if head in text_types()[kind])
     found = getattr(transformers, names if isinstance(names, str) else names[0])
-    return found if found.config_class is CONFIG_MAPPING[kind] else MODEL_MAPPING[CONFIG_MAPPING[kind]]
+    if found.config_class is CONFIG_MAPPING[kind]:
+        return found
+    return getattr(transformers, MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING_NAMES[kind])
 
 
 def judge(kind: str, tokenizer: Any, layers: int = 4) -> TypeVerdict:
@@ -80,6 +83,9 @@ def judge(kind: str, tokenizer: Any, layers: int = 4) -> TypeVerdict:
             return TypeVerdict(kind, NOT_BUILT, _words(error), seconds=time.monotonic() - started)
         tokenizer.save_pretrained(folder)
         found = _judge(kind, plain, folder, Path(place) / "cache")
+        found.note = found.note.replace(f"{place}/", "")
+        for site in (*found.sites.values(), *([found.losses] if found.losses else [])):
+            site.detail = site.detail.replace(f"{place}/", "")
     found.seconds = round(time.monotonic() - started, 2)
     return found
 
@@ -88,6 +94,9 @@ def _judge(kind: str, plain: Any, folder: Path, cache: Path) -> TypeVerdict:
     body = body_of(plain)
     found = TypeVerdict(kind, "", stack=stack_of(body, kind) or "")
     model = _attempt(lambda: sp.load_model(str(folder), device="cpu", dtype="float32", with_head=True))
+    headless = model if isinstance(model, SiteVerdict) else None
+    if headless:
+        model = _attempt(lambda: sp.load_model(str(folder), device="cpu", dtype="float32"))
     if isinstance(model, SiteVerdict):
         found.verdict, found.note = model.verdict, model.detail
         return found
@@ -117,7 +126,7 @@ def _judge(kind: str, plain: Any, folder: Path, cache: Path) -> TypeVerdict:
         else:
             found.sites[name] = _compared(name, values, offered[name], reading.values, rows, kind)
     right = {name: offered[name] for name, site in found.sites.items() if site.verdict in (RIGHT, SOME)}
-    found.losses = _losses(model, plain, kind, texts, right)
+    found.losses = headless or _losses(model, plain, kind, texts, right)
     found.verdict = _overall(found)
     return found
 

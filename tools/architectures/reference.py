@@ -10,6 +10,7 @@ from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Any
 
 import torch
@@ -36,14 +37,15 @@ DOWN = (
 )  # fmt: skip
 """The MLP's map back to the residual stream, within a block."""
 PRE = (
-    "mlp.gate_proj", "mlp.dense_h_to_4h", "mlp.c_fc", "mlp.fc1", "mlp.fc_in", "mlp.up_proj", "mlp.Wi/2", "mlp.wi_0",
-    "mlp.wi", "mlp.gate_up_proj/2", "mlp.w1", "feed_forward.gate_proj", "feed_forward.w1", "feed_forward.key",
+    "shared_transformer.feed_forward.act_fn<", "shared_transf.feed_forward.gate_proj", "mlp.gate_proj",
+    "mlp.dense_h_to_4h", "mlp.c_fc", "mlp.fc1", "mlp.fc_in", "mlp.up_proj", "mlp.Wi/2", "mlp.wi_0", "mlp.wi",
+    "mlp.gate_up_proj/2", "mlp.w1", "feed_forward.gate_proj", "feed_forward.w1", "feed_forward.key",
     "feed_forward.intermediate", "feed_forward.dense.dense", "intermediate.dense", "fc1", "ffn.fc1", "ffn.lin1",
     "ffn.0", "ffn.ffn.w_in.w_0", "ffn.gate_proj", "ffn.up_proj", "ffn.proj_up_gate", "ffn.linear_1",
     "mlp_block.gate_proj", "layer.1.DenseReluDense.wi_0", "layer.1.DenseReluDense.wi", "layer.1.mlp.wi",
     "ff.layer_1", "mixer.up_proj", "ffn",
 )  # fmt: skip
-"""The map whose output enters the nonlinearity; `/2` where that is the first half of it."""
+"""The map whose output enters the nonlinearity (`/2`: the first half of it), or with `<` a module that it enters."""
 OUT = (
     "self_attn.o_proj", "self_attn.out_proj", "self_attn.dense", "attention.output.dense", "attn.c_proj",
     "attn.out_proj", "attn.Wo", "attn.attention.out_proj", "attention.dense", "self_attention.dense",
@@ -52,7 +54,7 @@ OUT = (
     "self_att.self_attention.attention_out", "attention.self_attention.attention_out",
     "self_attn.output_projection.o_proj", "mixer.o_proj", "attention.o_proj", "attention.post_proj",
     "shared_transformer.self_attn.o_proj", "shared_transf.self_attn.o_proj", "self_attn.output",
-    "norm_attn_norm.attn.out_proj", "self_attn.o_b_proj", "self_attn.wo", "out_lin", "attn.o_proj",
+    "norm_attn_norm.attn.out_proj", "temporal_block.o_proj", "self_attn.o_b_proj", "self_attn.wo", "out_lin", "attn.o_proj",
 )  # fmt: skip
 """The attention's output projection."""
 SHARED = (
@@ -78,20 +80,26 @@ class Family:
     """The residual stream is one vector per token, which enters and leaves each block."""
     surplus_in_front: bool = False
     """The model puts positions of its own before the text's."""
+    parallel: tuple[str, str, str] | None = None
+    """Down projection, first map and output projection of layer `{}`, where no module is the whole block; the residual stream is
+    what `hidden_states` says."""
     heads: str | None = None
     """The module that the heads enter, where that is not the output projection; its input is flattened per token."""
     why_no_resid: str = ""
 
 
+XLM = Family(stack="attentions", parallel=("ffns.{}.lin2", "ffns.{}.lin1", "attentions.{}.out_lin"), resid=False)
 STREAMS = "it has several residual streams"
 FAMILIES: dict[str, Family] = {
     "albert": Family(stack="encoder.albert_layer_groups.0.albert_layers.0", repeats=True),
     "cpmant": Family(surplus_in_front=True),
     "deepseek_v4": Family(heads="self_attn.o_a_proj", resid=False, why_no_resid=STREAMS),
-    "gemma3n_text": Family(resid=False, why_no_resid=STREAMS),
+    "flaubert": XLM,
+    "gemma3n_text": Family(pre=("mlp.act_fn<",), resid=False, why_no_resid=STREAMS),
     "hy_v4": Family(resid=False, why_no_resid=STREAMS),
     "qwen4_exp": Family(resid=False, why_no_resid=STREAMS),
     "qwen4_exp_text": Family(resid=False, why_no_resid=STREAMS),
+    "xlm": XLM,
 }
 PLAIN = Family()
 
@@ -128,10 +136,20 @@ def places(body: nn.Module, kind: str) -> dict[tuple[str, int], Where]:
     if stack is None:
         return {}
     holder: Any = body.get_submodule(stack)
-    config: Any = body.config
+    config: Any = getattr(body, "config", None)
     count = config.num_hidden_layers if family.repeats else len(holder)
     found: dict[tuple[str, int], Where] = {}
     for layer in range(count):
+        if family.parallel:
+            down, pre, out = (path.format(layer) for path in family.parallel)
+            found |= {
+                ("mlp.neurons", layer): Where(path=down, side="input"),
+                ("mlp.out", layer): Where(path=down, side="output"),
+                ("mlp.pre", layer): Where(path=pre, side="output"),
+                ("attn.heads", layer): Where(path=out, side="input"),
+                ("attn.out", layer): Where(path=out, side="output"),
+            }
+            continue
         block: Any = holder if family.repeats else holder[layer]
         prefix = stack if family.repeats else f"{stack}.{layer}"
         names = {path for path, _ in block.named_modules()}
@@ -142,7 +160,7 @@ def places(body: nn.Module, kind: str) -> dict[tuple[str, int], Where]:
         }
 
         def first(table: Sequence[str], among: set[str]) -> str | None:
-            return next((path for path in table if path.removesuffix("/2") in among), None)
+            return next((path for path in table if _module(path) in among), None)
 
         if family.resid:
             found["resid.pre", layer] = Where(path=prefix, side="input")
@@ -152,7 +170,9 @@ def places(body: nn.Module, kind: str) -> dict[tuple[str, int], Where]:
             found["mlp.out", layer] = Where(path=f"{prefix}.{down}", side="output")
             if (pre := first(family.pre, names)) is not None:
                 found["mlp.pre", layer] = Where(
-                    path=f"{prefix}.{pre.removesuffix('/2')}", side="output", half=pre.endswith("/2")
+                    path=f"{prefix}.{_module(pre)}",
+                    side="input" if pre.endswith("<") else "output",
+                    half=pre.endswith("/2"),
                 )
         if (out := first(family.out, linear)) is not None:
             found["attn.heads", layer] = Where(
@@ -162,6 +182,10 @@ def places(body: nn.Module, kind: str) -> dict[tuple[str, int], Where]:
         if (shared := first(SHARED, names)) is not None:
             found["mlp.shared.neurons", layer] = Where(path=f"{prefix}.{shared}", side="input")
     return found
+
+
+def _module(path: str) -> str:
+    return path.removesuffix("/2").removesuffix("<")
 
 
 def _is_linear(module: nn.Module) -> bool:
@@ -217,6 +241,10 @@ def read(body: nn.Module, kind: str, texts: Sequence[Tensor]) -> Reading:
             seen = calls[module, where.side]
             if turn < len(seen):
                 collected[site, layer].append(_rows(seen[turn], where, len(ids), front=front))
+        if FAMILIES.get(kind, PLAIN).parallel:
+            for layer, (before, after) in enumerate(pairwise(result.hidden_states)):
+                collected["resid.pre", layer].append(before[0])
+                collected["resid.post", layer].append(after[0])
         verdicts.add(_compare_states(result, collected, len(ids), front=front))
     return Reading(
         values={key: torch.cat(parts) for key, parts in collected.items() if len(parts) == len(texts)},

@@ -83,6 +83,7 @@ CORRECTIONS: dict[str, dict[str, Any]] = {
         "ffn_config": {"ffn_hidden_size": 48, "moe_num_experts": 4, "moe_top_k": 2},
     },
     "deepseek_v2": {"num_experts_per_tok": 2, "first_k_dense_replace": 1, "n_routed_experts": 4},
+    "emu3": {"vocabulary_map": {"<image>": 5}},
     "esm": {"pad_token_id": 1, "mask_token_id": 2},
     "esmc": {"num_key_value_heads": 4},
     "falcon_h1": {"mamba_d_ssm": 128, "mamba_d_head": 32},
