@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-import shutil
 from typing import Any
 
 import numpy as np
@@ -323,11 +322,3 @@ def test_bytes_and_characters_have_their_offsets_by_construction():
 
 def made_token(tokenizer: Any, token: int) -> str:
     return text_tokenizer(tokenizer, "m", "t5", TextFormat()).backend.token_text(token)
-
-
-def test_a_folder_without_tokenizer_is_said_to_have_none(model_folders, tmp_path):
-    shutil.copytree(model_folders["llama"], tmp_path / "m", ignore=shutil.ignore_patterns("tokenizer*"))
-    with pytest.raises(
-        InputError, match=r"m' has no tokenizer: put the files of the one that the model was trained with"
-    ):
-        text_of_model(str(tmp_path / "m"))

@@ -18,8 +18,6 @@ from sparse_probing.datasets.text_tokenizer import TextTokenizer, added_around, 
 from sparse_probing.errors import InputError
 from sparse_probing.records import TextFormat
 
-NO_FILES = "Couldn't instantiate the backend tokenizer"
-
 
 def load_tokenizer(
     files: ModelFiles, config: Any, text_format: TextFormat, *, trust_remote_code: bool
@@ -37,15 +35,7 @@ def load_tokenizer(
     """
     path, options = files.text_source()
     with loading(files.name, "the tokenizer of"):
-        try:
-            tokenizer = AutoTokenizer.from_pretrained(path, trust_remote_code=trust_remote_code, **options)
-        except ValueError as error:
-            if NO_FILES not in str(error):
-                raise
-            raise InputError(
-                f"{files.name!r} has no tokenizer: put the files of the one that the model was trained with (tokenizer.json, "
-                "tokenizer_config.json) beside its config.json."
-            ) from None
+        tokenizer = AutoTokenizer.from_pretrained(path, trust_remote_code=trust_remote_code, **options)
     return text_tokenizer(tokenizer, files.name, config.model_type, text_format)
 
 
