@@ -6,17 +6,19 @@ from dataclasses import replace
 
 import pytest
 
-from sparse_probing.activations import pace
+from sparse_probing.activations import memory, pace
 from sparse_probing.activations.extract import find_units
 from sparse_probing.activations.forecast import Forecast
+from sparse_probing.activations.memory import memory_needed
 from sparse_probing.activations.models import outline_model
 from sparse_probing.activations.pace import EFFICIENCY, estimated_pace, measured_pace
 from sparse_probing.config import RunConfig
 from sparse_probing.datasets.unlabelled import every_token
-from sparse_probing.experiment import forecast_words
+from sparse_probing.errors import InputError
+from sparse_probing.experiment import forecast_words, run
 from sparse_probing.sweep.pace import PER_CELL, PER_TASK, START, TWIN, probing_seconds
 
-from .conftest import SENTENCES
+from .conftest import SENTENCES, Counted
 
 
 def test_estimated_pace_by_hand(model_folders, monkeypatch):
@@ -66,3 +68,39 @@ def test_a_run_is_announced_with_its_tokens_models_and_time():
         "less what is stored already."
     )
     assert "through 1 model: about 14 min" in forecast_words(RunConfig(random_model=False), plan)
+
+
+def test_memory_by_hand(model_folders, monkeypatch):
+    monkeypatch.setattr(memory, "free_memory", lambda _kind: 10**9)
+    folder = str(model_folders["gpt_neox"])
+    weights = sum(parameter.numel() for parameter in outline_model(folder).network.parameters())
+    # a batch of 2,048 tokens: ten vectors of 16 and three of 48; and a shard
+    found = memory_needed(folder, device="cpu", models=2)
+    assert found is not None
+    assert found.weights == 2 * 4 * weights and found.activations == 2_048 * (10 * 16 + 3 * 48) * 4 + 256 * 2**20
+    half = memory_needed(folder, device="cpu", dtype="bfloat16")
+    assert half is not None and (half.weights, half.precision) == (2 * weights, "bfloat16")
+    assert found.warning() is None and found.words().endswith("free 1.00 GB")
+    assert "probably not fit into memory (weights" in str(replace(found, free=10**6).warning())
+    assert replace(found, free=None).warning() is None
+
+
+def test_a_run_that_will_not_fit_says_so_before_the_model_is_loaded(reviews, model_folders, tmp_path, monkeypatch):
+    monkeypatch.setattr(memory, "free_memory", lambda _kind: 10**6)
+
+    def stop(_config: RunConfig) -> None:
+        raise InputError("stopped here")
+
+    monkeypatch.setattr("sparse_probing.experiment.model_of", stop)
+    notes = []
+    monkeypatch.setattr(Counted, "note", lambda _self, text: notes.append(text))
+    config = RunConfig(model=str(model_folders["llama"]), data=reviews, label=("german",), out=tmp_path / "o")
+    with pytest.raises(InputError, match="stopped here"):
+        run(config, reporter=Counted())
+    assert any("will probably not fit into memory" in note for note in notes)
+
+
+def test_free_memory_is_what_the_system_says():
+    free = memory.free_memory("cpu")
+    assert free is None or 10**6 < free < 10**15
+    assert memory.free_memory("mps") is None

@@ -365,6 +365,7 @@ def test_a_dry_run_prints_size_and_room_and_writes_nothing(model_folders, review
     assert re.search(r"rows +120 from [\d,]+ tokens per model", shown)
     assert re.search(r"on disk +\d+ kB as float16", shown) and re.search(r"free +[\d.,]+ GB in", shown)
     assert "2 models (the second untrained)" in shown
+    assert re.search(r"memory +weights \d+ kB \(float32\), activations about \d+ MB, free [\d,.]+ GB", shown)
     assert re.search(r"time +about \d+ \w+ on this machine \(activations \d+ \w+, probes \d+ \w+\)", shown)
     assert "reviews: 120 rows from 120 of 120 texts." in shown
     assert not (tmp_path / "o").exists()

@@ -28,7 +28,7 @@ from sparse_probing.files import is_partial, read_json, remove_partials, write_j
 from sparse_probing.inputs import build_dataset, labelled_text_of
 from sparse_probing.progress import Reporter, Silent
 from sparse_probing.records import Site
-from sparse_probing.reopen import model_of
+from sparse_probing.reopen import memory_of, model_of
 from sparse_probing.report.html import write_report
 from sparse_probing.results import tables as schema
 from sparse_probing.results.dataset_tables import write_dataset
@@ -80,6 +80,8 @@ def run(
     folder = config.folder()
     started = time.monotonic()
     texts = list(labelled) if labelled is not None else labelled_text_of(config, reporter)
+    if (memory := memory_of(config)) is not None and (warning := memory.warning()):
+        reporter.note(warning)
     with reporter.stage("load model", 1, "model") as done:
         model = model_of(config)
         done(1)
@@ -171,7 +173,8 @@ def dry_run(config: RunConfig, labelled: Sequence[LabelledText] | None = None) -
             f"the size of {config.site!r} needs the weights: leave out --dry-run, or name a site that `sprobe sites` lists."
         )
     dataset = build_dataset(config, list(labelled) if labelled is not None else labelled_text_of(config), model)
-    return _timed(config, dataset, sites, estimated_pace(model, dataset, sites))
+    plan = _timed(config, dataset, sites, estimated_pace(model, dataset, sites))
+    return replace(plan, memory=memory_of(config))
 
 
 def forecast_words(config: RunConfig, plan: Forecast) -> str:

@@ -11,6 +11,8 @@ from typing import Any
 import polars as pl
 
 from sparse_probing.activations.extract import extract, find_units
+from sparse_probing.activations.forecast import Memory
+from sparse_probing.activations.memory import memory_needed
 from sparse_probing.activations.models import LoadedModel, load_model
 from sparse_probing.activations.store import Activations
 from sparse_probing.config import RunConfig, read_run_config
@@ -80,6 +82,18 @@ def model_of(config: RunConfig, **options: Any) -> LoadedModel:
     """
     of_run = {name: getattr(config, name) for name in ("base", "device", "dtype", "device_map", "trust_remote_code")}
     return load_model(config.model, config.text_format(), **(of_run | options))
+
+
+def memory_of(config: RunConfig) -> Memory | None:
+    """What that model, and its untrained twin, will take in memory; null where that is unknown."""
+    return memory_needed(
+        config.model,
+        base=config.base,
+        device=config.device,
+        dtype=config.dtype,
+        models=1 + config.random_model,
+        trust_remote_code=config.trust_remote_code,
+    )
 
 
 def open_model(

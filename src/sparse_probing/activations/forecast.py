@@ -22,6 +22,33 @@ ROOM_TO_SPARE = 64 * 2**20
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Memory:
+    """What a run will hold in the memory of its device, about; the program itself needs some 0.6 GB of main memory beside it."""
+
+    weights: int
+    """Bytes of all models that are loaded at once."""
+    activations: int
+    """Bytes of one batch and of the values that wait to be written."""
+    free: int | None
+    """Bytes that are free on the device; null where that is unknown."""
+    precision: str
+
+    def words(self) -> str:
+        """`weights 540 MB (float32), activations about 300 MB, free 20.1 GB`."""
+        free = "" if self.free is None else f", free {gigabytes(self.free)}"
+        return f"weights {gigabytes(self.weights)} ({self.precision}), activations about {gigabytes(self.activations)}{free}"
+
+    def warning(self) -> str | None:
+        """What to do where it will probably not fit; null where it will."""
+        if self.free is None or self.weights + self.activations <= self.free:
+            return None
+        return (
+            f"the model will probably not fit into memory ({self.words()}): use --dtype bfloat16, --no-random-model, or "
+            "--device-map auto to spread it over several devices."
+        )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Forecast:
     """What an extraction will need, known before the first forward pass."""
 
@@ -35,6 +62,8 @@ class Forecast:
     """Of one model's passes on this machine, about; null where it was not estimated."""
     probing_seconds: float | None = None
     """Of the probes, about."""
+    memory: Memory | None = None
+    """Null where it was not estimated."""
     used: tuple[RowsUsed, ...] = ()
     """What became of the labelled text, one account per category."""
 

@@ -132,7 +132,7 @@ def check_sizes(config: Any, name: str) -> None:
     """
     config = config.get_text_config()
     for key, largest in SIZES.items():
-        value = _stated(config, key)
+        value = stated(config, key)
         if isinstance(value, int) and not 0 <= value <= largest:
             raise InputError(
                 f"model {name!r} cannot be loaded: its config.json states {key} {value}, which is beyond any model; "
@@ -153,19 +153,19 @@ def check_stated(config: Any, name: str, path: Path) -> None:
     """
     if not path.is_file():
         return
-    stated = json.loads(path.read_text(encoding="utf-8"))
-    if any(isinstance(value, dict) for key, value in stated.items() if key.endswith("_config")):
+    said = json.loads(path.read_text(encoding="utf-8"))
+    if any(isinstance(value, dict) for key, value in said.items() if key.endswith("_config")):
         return  # parts of several models, whose sizes may stand anywhere
     other = getattr(config, "attribute_map", {})
     for key in ("num_hidden_layers", "hidden_size"):
-        if other.get(key, key) in vars(config) and not {key, other.get(key, key)} & set(stated):
+        if other.get(key, key) in vars(config) and not {key, other.get(key, key)} & set(said):
             raise InputError(
                 f"model {name!r} cannot be loaded: its config.json does not state {other.get(key, key)}, which a model of type "
                 f"{config.model_type} needs."
             )
 
 
-def _stated(config: Any, key: str) -> Any:
+def stated(config: Any, key: str) -> Any:
     """What a configuration says; null where it says nothing, or something else for every layer."""
     try:
         return getattr(config, key, None)

@@ -152,8 +152,17 @@ def _what_is_missing(files: ModelFiles) -> str:
 
 def model_sites(name: str, *, base: str | None = None, trust_remote_code: bool = False) -> ModelSites:
     """Where the units of a model live, found on an empty copy: neither weights nor tokenizer are loaded."""
+    return find_sites(empty_model(name, base=base, trust_remote_code=trust_remote_code), name)
+
+
+def empty_model(name: str, *, base: str | None = None, trust_remote_code: bool = False) -> nn.Module:
+    """The part of a model that is read, without weights (on the meta device).
+
+    Raises:
+        InputError: no model there, or none that can be built.
+    """
     config = load_config(find_model(name, base), trust_remote_code=trust_remote_code)
-    return find_sites(_empty_copy(config, name, trust_remote_code=trust_remote_code), name)
+    return _empty_copy(config, name, trust_remote_code=trust_remote_code)
 
 
 def outline_model(

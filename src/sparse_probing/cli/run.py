@@ -20,7 +20,7 @@ def run(*, config: Path | None = None, dry_run: bool = False, options: Annotated
 
     Args:
         config: TOML file with the same options; options on the command line win.
-        dry_run: Only say what the run would need: tokens, disk space, what is free, and about how long. No weights are loaded.
+        dry_run: Only say what the run would need: tokens, disk space, memory, and about how long. No weights are loaded.
         options: What to probe, with which data, and how.
     """
     from sparse_probing.cli.terminal import warn_of_model_code
@@ -51,6 +51,8 @@ def show_forecast(config: RunConfig) -> None:
         f"on disk    {gigabytes(plan.bytes_needed)} as {config.store_dtype}, less what is in the cache already"
     )
     console.print(f"free       {gigabytes(plan.bytes_free)} in {cache_folder()}")
+    if plan.memory is not None:
+        console.print(f"memory     {plan.memory.warning() or plan.memory.words()}")
     console.print(f"time       {plan.time(1 + config.random_model)}, less what is in the cache already")
     print_rows_used(plan.used, console)
     plan.check(cache_folder())
