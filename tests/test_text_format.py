@@ -13,6 +13,7 @@ from transformers import ByT5Tokenizer, CanineTokenizer, PreTrainedTokenizerFast
 from sparse_probing.activations.chat_templates import TODAY
 from sparse_probing.activations.model_text import text_of_model
 from sparse_probing.activations.tokenizers import text_tokenizer
+from sparse_probing.analyses.examples import excerpt
 from sparse_probing.datasets.backends import ByteBackend, CharacterBackend
 from sparse_probing.datasets.build_rows import build_feature_dataset
 from sparse_probing.datasets.labelled_text import Document, LabelledText, Span
@@ -322,3 +323,13 @@ def test_bytes_and_characters_have_their_offsets_by_construction():
 
 def made_token(tokenizer: Any, token: int) -> str:
     return text_tokenizer(tokenizer, "m", "t5", TextFormat()).backend.token_text(token)
+
+
+def test_examples_show_the_text_without_its_frame():
+    made = text_tokenizer(talking("Llama, Metaspace", LLAMA), "m", "llama", TextFormat(chat_template=True))
+    dataset = every_token(["A grey heron stood."], made)
+    first, last = int(dataset.row_first[0]), int(dataset.row_last[-1])
+    assert first > 0 and last < len(dataset.tokens)
+    shown = excerpt(dataset, 0, (first, last), np.zeros(len(dataset.tokens)), 1)
+    assert "".join(shown["tokens"]) == "A grey heron stood." and "" not in shown["tokens"]
+    assert len(shown["tokens"]) == len(shown["activations"]) == last - first

@@ -11,6 +11,7 @@ code 1 if one of them differs by more than the tolerance.
 from __future__ import annotations
 
 import argparse
+import json
 import sys
 from pathlib import Path
 
@@ -42,7 +43,12 @@ def main(arguments: list[str] | None = None) -> int:
         for name in ("documents", "rows", "labels")
     )
     wanted = sorted({(f["layer"], f["unit"]) for f in findings.to_dicts()})
-    values = activations(options.model, documents["text"].to_list(), rows.to_dicts(), wanted)
+    made_with = json.loads((options.run / "manifest.json").read_text(encoding="utf-8"))["options"]
+    if made_with.get("chat_template"):
+        sys.exit("runs with a chat template are not recomputed")
+    values = activations(
+        options.model, documents["text"].to_list(), rows.to_dicts(), wanted, made_with.get("special_tokens")
+    )
     worst, wrong = 0.0, 0
     for finding in findings.to_dicts():
         mine = labels.filter(category=finding["category"], feature=finding["feature"]).join(rows, on="row")
@@ -58,7 +64,7 @@ def main(arguments: list[str] | None = None) -> int:
 
 
 def activations(
-    folder: Path, texts: list[str], rows: list[dict], wanted: list[tuple[int, int]]
+    folder: Path, texts: list[str], rows: list[dict], wanted: list[tuple[int, int]], special: str | None
 ) -> dict[tuple[int, int], np.ndarray]:
     """(layer, unit) -> pooled activation of each row, rounded to float16."""
     tokenizer = AutoTokenizer.from_pretrained(folder, trust_remote_code=False)
@@ -75,7 +81,7 @@ def activations(
     for layer in units:
         path = DOWN_PROJECTIONS[model.config.model_type].format(layer)
         model.get_submodule(path).register_forward_pre_hook(remember(layer))
-    front, behind = special_tokens(tokenizer)
+    front, behind = special_tokens(tokenizer, special)
     result = {place: np.zeros(len(rows), dtype=np.float16) for place in wanted}
     contexts: dict[tuple[int, int, int], list[dict]] = {}
     for row in rows:
@@ -84,7 +90,12 @@ def activations(
     for (document, start, end), members in contexts.items():
         if document not in encoded:
             encoding = tokenizer(
-                texts[document], add_special_tokens=False, return_offsets_mapping=True, truncation=False, padding=False
+                texts[document],
+                add_special_tokens=False,
+                split_special_tokens=special is not None,  # text is data, but not in older runs
+                return_offsets_mapping=True,
+                truncation=False,
+                padding=False,
             )
             encoded = {document: (encoding["input_ids"], encoding["offset_mapping"])}
         inside = [i for i, (a, b) in zip(*encoded[document], strict=True) if a >= start and b <= end]
@@ -99,14 +110,17 @@ def activations(
     return result
 
 
-def special_tokens(tokenizer) -> tuple[list[int], list[int]]:
-    """Ids in front of and behind a text: what the tokenizer adds, else its token for the beginning of a text."""
+def special_tokens(tokenizer, choice: str | None) -> tuple[list[int], list[int]]:
+    """Ids in front of and behind a text, as the run chose; older runs had a BOS where the tokenizer adds nothing."""
+    if choice == "none":
+        return [], []
     bare = tokenizer("a", add_special_tokens=False, padding=False)["input_ids"]
     dressed = tokenizer("a", padding=False)["input_ids"]
     at = next(i for i in range(len(dressed)) if dressed[i : i + len(bare)] == bare)
     front, behind = dressed[:at], dressed[at + len(bare) :]
-    if not front and not behind and tokenizer.bos_token_id is not None:
-        front = [tokenizer.bos_token_id]
+    bos = tokenizer.bos_token_id
+    if (choice == "bos" and bos not in front) or (choice is None and not front and not behind and bos is not None):
+        front = [bos, *front]
     return front, behind
 
 

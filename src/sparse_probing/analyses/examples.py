@@ -265,9 +265,9 @@ def excerpt(
     begin, end = int(dataset.sequence_starts[sequence]), int(dataset.sequence_starts[sequence + 1])
     first, last = bounds
     peak = first + int(np.argmax(trace[first:last] * sign))
-    special = int(np.argmax(dataset.char_starts[begin:end] >= 0))  # tokens in front of the text
-    low = max(special, peak - CONTEXT_TOKENS)
-    high = min(end - begin, peak + CONTEXT_TOKENS + 1)
+    of_text = np.flatnonzero(dataset.char_starts[begin:end] >= 0)  # not what stands around it
+    low = max(int(of_text[0]), peak - CONTEXT_TOKENS)
+    high = min(int(of_text[-1]) + 1, peak + CONTEXT_TOKENS + 1)
     text = dataset.texts[dataset.sequence_document[sequence]]
     ends = np.maximum.accumulate(dataset.char_ends[begin + low : begin + high])
     starts = np.concatenate([[min(int(dataset.char_starts[begin + low]), int(ends[0]))], ends[:-1]])
