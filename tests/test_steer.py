@@ -135,6 +135,7 @@ def test_the_twin_that_writes_nothing_changes_nothing(planted, layer):
     np.testing.assert_allclose(log_probs[1], log_probs[0], atol=1e-6)
 
 
+@torch.no_grad()
 def test_log_prob_rises_by_the_direct_effect_of_a_last_layer_neuron(planted):
     """h + (value - activation) w_out through final norm and unembedding, position by position."""
     value, continuation = 1.5, " wehte durch"
@@ -215,6 +216,7 @@ def test_same_seed_same_text_and_no_global_generator_is_touched(planted):
     assert np.array_equal(np.random.get_state(legacy=False)["state"]["key"], numpy_state)
 
 
+@torch.no_grad()
 def test_an_ending_text_ends(planted):
     """A neuron that writes the token which ends a text: nothing is written."""
     network = planted.full
