@@ -26,10 +26,23 @@ from sparse_probing.errors import SparseProbingError
 
 from .reference import CORE, EXTRA, FAMILIES, PLAIN, body_of, losses, read, setting, stack_of
 from .sizes import HEADS, text_types, tiny_config
-from .verdicts import MISSING, NONE, NOT_BUILT, PARTLY, REFUSED, RIGHT, SOME, TRACEBACK, WRONG, SiteVerdict, TypeVerdict
+from .verdicts import (
+    MISSING,
+    NONE,
+    NOT_BUILT,
+    PARTLY,
+    REFUSED,
+    RIGHT,
+    SOME,
+    TRACEBACK,
+    UNCHECKED,
+    WRONG,
+    SiteVerdict,
+    TypeVerdict,
+)
 
 TEXTS = (
-    "Rain.",
+    "Rain fell all night.",
     "Seven ships left the harbour before dawn.",
     "The clock struck 13, and nobody knew why; she folded the letter twice and hid it under the bread, then waited for rain.",
 )
@@ -60,7 +73,8 @@ def head_class(kind: str) -> Any:
     found = getattr(transformers, names if isinstance(names, str) else names[0])
     if found.config_class is CONFIG_MAPPING[kind]:
         return found
-    return getattr(transformers, MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING_NAMES[kind])
+    wrapper = MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING_NAMES.get(kind)
+    return getattr(transformers, wrapper) if wrapper else found
 
 
 def judge(kind: str, tokenizer: Any, layers: int = 4) -> TypeVerdict:
@@ -107,13 +121,17 @@ def _judge(kind: str, plain: Any, folder: Path, cache: Path) -> TypeVerdict:
         return found
     starts = dataset.sequence_starts
     texts = [torch.from_numpy(dataset.tokens[a:b].astype(np.int64)) for a, b in pairwise(starts)]
-    reading = read(body, kind, texts)
+    try:
+        reading = read(body, kind, texts)
+    except Exception as error:  # of transformers itself, on these texts
+        found.verdict, found.note = NOT_BUILT, _words(error)
+        return found
     found.states = reading.states
     rows = starts[dataset.row_sequence] + dataset.row_first
     offered: dict[str, tuple[Any, ...]] = {}
     for name in (*CORE, *(name for name in EXTRA if name in SITES)):
         units = _attempt(lambda name=name: sp.find_units(model, name))
-        exists = any(site == name for site, _ in reading.values)
+        exists = any(site == name for site, _ in reading.values) or name in FAMILIES.get(kind, PLAIN).unread
         if not isinstance(units, SiteVerdict):
             offered[name] = units
         elif units.verdict == TRACEBACK:
@@ -171,6 +189,8 @@ def _compared(
     family = FAMILIES.get(kind, PLAIN)
     if not existing and name.startswith("resid") and not family.resid:
         return SiteVerdict(WRONG, f"offered, though {family.why_no_resid}")
+    if not existing and name in EXTRA:
+        return SiteVerdict(UNCHECKED, f"{len(values)} layers, no reference here")
     for layer, mine in sorted(values.items()):
         if layer not in existing:
             return SiteVerdict(WRONG, f"layer {layer}: reads {modules[layer]}, where the reference has no such site")

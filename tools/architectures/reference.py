@@ -17,8 +17,10 @@ import torch
 from torch import Tensor, nn
 from transformers.pytorch_utils import Conv1D
 
+from .mixtures import EXPERTS, ROUTERS, expert_neurons, router_probabilities
+
 CORE = ("mlp.neurons", "mlp.pre", "mlp.out", "attn.heads", "attn.out", "resid.pre", "resid.post")
-EXTRA = ("mlp.shared.neurons",)
+EXTRA = ("mlp.shared.neurons", "moe.router", "moe.experts.neurons")
 """Of some mixtures of experts; judged, but no part of a type's verdict."""
 
 STACKS = (
@@ -86,6 +88,8 @@ class Family:
     heads: str | None = None
     """The module that the heads enter, where that is not the output projection; its input is flattened per token."""
     why_no_resid: str = ""
+    unread: tuple[str, ...] = ()
+    """Sites that the model has, but that are not read here."""
 
 
 XLM = Family(stack="attentions", parallel=("ffns.{}.lin2", "ffns.{}.lin1", "attentions.{}.out_lin"), resid=False)
@@ -95,10 +99,15 @@ FAMILIES: dict[str, Family] = {
     "cpmant": Family(surplus_in_front=True),
     "deepseek_v4": Family(heads="self_attn.o_a_proj", resid=False, why_no_resid=STREAMS),
     "flaubert": XLM,
+    "funnel": Family(stack="encoder.blocks.*"),
     "gemma3n_text": Family(pre=("mlp.act_fn<",), resid=False, why_no_resid=STREAMS),
     "hy_v4": Family(resid=False, why_no_resid=STREAMS),
+    "longcat_flash": Family(unread=("mlp.neurons", "mlp.out", "attn.heads", "attn.out")),  # two of each in a block
     "qwen4_exp": Family(resid=False, why_no_resid=STREAMS),
     "qwen4_exp_text": Family(resid=False, why_no_resid=STREAMS),
+    "squeezebert": Family(
+        unread=("mlp.neurons", "mlp.out", "attn.heads", "attn.out")
+    ),  # convolutions in place of linear maps
     "xlm": XLM,
 }
 PLAIN = Family()
@@ -135,11 +144,10 @@ def places(body: nn.Module, kind: str) -> dict[tuple[str, int], Where]:
     family, stack = FAMILIES.get(kind, PLAIN), stack_of(body, kind)
     if stack is None:
         return {}
-    holder: Any = body.get_submodule(stack)
     config: Any = getattr(body, "config", None)
-    count = config.num_hidden_layers if family.repeats else len(holder)
+    prefixes = [stack] * config.num_hidden_layers if family.repeats else _members(body, stack)
     found: dict[tuple[str, int], Where] = {}
-    for layer in range(count):
+    for layer, prefix in enumerate(prefixes):
         if family.parallel:
             down, pre, out = (path.format(layer) for path in family.parallel)
             found |= {
@@ -150,8 +158,7 @@ def places(body: nn.Module, kind: str) -> dict[tuple[str, int], Where]:
                 ("attn.out", layer): Where(path=out, side="output"),
             }
             continue
-        block: Any = holder if family.repeats else holder[layer]
-        prefix = stack if family.repeats else f"{stack}.{layer}"
+        block: Any = body.get_submodule(prefix)
         names = {path for path, _ in block.named_modules()}
         linear = {
             path
@@ -181,7 +188,20 @@ def places(body: nn.Module, kind: str) -> dict[tuple[str, int], Where]:
             found["attn.out", layer] = Where(path=f"{prefix}.{out}", side="output")
         if (shared := first(SHARED, names)) is not None:
             found["mlp.shared.neurons", layer] = Where(path=f"{prefix}.{shared}", side="input")
+        if (experts := first(EXPERTS, names)) is not None and hasattr(block.get_submodule(experts), "down_proj"):
+            found["moe.experts.neurons", layer] = Where(path=f"{prefix}.{experts}", side="experts")
+            if (router := first(ROUTERS, names)) is not None:
+                found["moe.router", layer] = Where(path=f"{prefix}.{router}", side="router")
     return found
+
+
+def _members(body: nn.Module, stack: str) -> list[str]:
+    """Paths of the blocks below a list, or below each of the lists in a list (`blocks.*`)."""
+    if stack.endswith(".*"):
+        outer = _members(body, stack.removesuffix(".*"))
+        return [path for inner in outer for path in _members(body, inner)]
+    holder: Any = body.get_submodule(stack)
+    return [f"{stack}.{n}" for n in range(len(holder))]
 
 
 def _module(path: str) -> str:
@@ -229,7 +249,7 @@ def read(body: nn.Module, kind: str, texts: Sequence[Tensor]) -> Reading:
         calls: dict[tuple[int, str], list[Any]] = defaultdict(list)
         with ExitStack() as stack:
             for where in {(id(body.get_submodule(w.path)), w.side): w for w in wanted.values()}.values():
-                stack.callback(_listen(body.get_submodule(where.path), where.side, calls).remove)
+                stack.callback(_listen(body, where, kind, calls).remove)
             result: Any = body(
                 input_ids=ids[None], attention_mask=torch.ones_like(ids)[None], output_hidden_states=True
             )
@@ -239,8 +259,10 @@ def read(body: nn.Module, kind: str, texts: Sequence[Tensor]) -> Reading:
             turn = claimed[module, where.side, site]
             claimed[module, where.side, site] += 1
             seen = calls[module, where.side]
-            if turn < len(seen):
-                collected[site, layer].append(_rows(seen[turn], where, len(ids), front=front))
+            value = seen[turn] if turn < len(seen) else None
+            rows = None if value is None else _rows(value, where, len(ids), front=front)
+            if rows is not None and len(rows) == len(ids):  # some models shorten the sequence on the way (Funnel)
+                collected[site, layer].append(rows)
         if FAMILIES.get(kind, PLAIN).parallel:
             for layer, (before, after) in enumerate(pairwise(result.hidden_states)):
                 collected["resid.pre", layer].append(before[0])
@@ -252,10 +274,22 @@ def read(body: nn.Module, kind: str, texts: Sequence[Tensor]) -> Reading:
     )
 
 
-def _listen(module: nn.Module, side: str, calls: dict[tuple[int, str], list[Any]]) -> Any:
+def _listen(body: Any, where: Where, kind: str, calls: dict[tuple[int, str], list[Any]]) -> Any:
+    module, side = body.get_submodule(where.path), where.side
     key = (id(module), side)
     if side == "output":
         return module.register_forward_hook(lambda _m, _i, out: calls[key].append(first_tensor(out).clone()))
+    if side == "router":
+        return module.register_forward_hook(
+            lambda m, given, _out: calls[key].append(router_probabilities(m, first_tensor(given), kind))
+        )
+    if side == "experts":
+        config = body.config.get_text_config()
+
+        def experts(module: nn.Module, arguments: tuple[Any, ...], named: dict[str, Any], output: Any) -> None:
+            calls[key].append(expert_neurons(module, (*arguments, *named.values()), output, config))
+
+        return module.register_forward_hook(experts, with_kwargs=True)
 
     def before(_module: nn.Module, arguments: tuple[Any, ...], named: dict[str, Any]) -> None:
         given = arguments[0] if arguments else named.get("hidden_states", named)

@@ -10,6 +10,8 @@ RIGHT, NONE, MISSING, SOME, REFUSED, WRONG, TRACEBACK = (
 )  # fmt: skip
 """Of a site: equal to the reference at every layer; rightly absent; absent though it exists; right, but only at some of its layers;
 not readable with a sentence; read without a word, and different; an error that is not the package's own."""
+UNCHECKED = "unchecked"
+"""Read, where the reference has no formula."""
 NOT_BUILT, PARTLY = "not built", "partly"
 
 
