@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import tempfile
 import time
 import traceback
@@ -50,6 +51,8 @@ TEXTS = (
 CLOSE = 1e-4
 """Largest difference, as a share of the largest value, that counts as rounding."""
 CLOSE_LOSS = 1e-5
+PYTHON_ERROR = re.compile(r"\b(Attribute|Type|Key|Index|Name|NotImplemented|Assertion)Error\b")
+"""A sentence that quotes one of these says nothing to a user."""
 
 
 def build(kind: str, folder: Path, layers: int, vocabulary: int) -> None:
@@ -137,7 +140,8 @@ def _judge(kind: str, plain: Any, folder: Path, cache: Path) -> TypeVerdict:
         elif units.verdict == TRACEBACK:
             found.sites[name] = units
         else:
-            found.sites[name] = SiteVerdict(MISSING if exists else NONE, units.detail)
+            refused = "cannot be trusted" in units.detail or "cannot be read" in units.detail
+            found.sites[name] = SiteVerdict((REFUSED if refused else MISSING) if exists else NONE, units.detail)
     for name, values in _extracted(model, dataset, offered, cache).items():
         if isinstance(values, SiteVerdict):
             found.sites[name] = values
@@ -154,7 +158,8 @@ def _attempt(action: Callable[[], Any]) -> Any:
     try:
         return action()
     except SparseProbingError as error:
-        return SiteVerdict(REFUSED, str(error))
+        quoted = PYTHON_ERROR.search(str(error))
+        return SiteVerdict(TRACEBACK if quoted else REFUSED, str(error))
     except Exception as error:
         last = traceback.extract_tb(error.__traceback__)
         ours = next((f for f in reversed(last) if "sparse_probing" in f.filename), last[-1])

@@ -103,8 +103,6 @@ FAMILIES: dict[str, Family] = {
     "gemma3n_text": Family(pre=("mlp.act_fn<",), resid=False, why_no_resid=STREAMS),
     "hy_v4": Family(resid=False, why_no_resid=STREAMS),
     "longcat_flash": Family(unread=("mlp.neurons", "mlp.out", "attn.heads", "attn.out")),  # two of each in a block
-    "qwen4_exp": Family(resid=False, why_no_resid=STREAMS),
-    "qwen4_exp_text": Family(resid=False, why_no_resid=STREAMS),
     "squeezebert": Family(
         unread=("mlp.neurons", "mlp.out", "attn.heads", "attn.out")
     ),  # convolutions in place of linear maps
