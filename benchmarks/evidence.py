@@ -22,7 +22,8 @@ import torch
 
 from page import machine, write_section
 from sparse_probing.activations.effects import loss_budget
-from sparse_probing.activations.models import LoadedModel, load_model
+from sparse_probing.activations.loaded import LoadedModel
+from sparse_probing.activations.models import load_model
 from sparse_probing.analyses.evidence_texts import EvidenceTexts, Scoring, evidence_texts, parts_of
 from sparse_probing.analyses.feature_effects import Support, Treatment, feature_effects
 from sparse_probing.config import RunConfig

@@ -30,8 +30,9 @@ from transformers import AutoTokenizer, GPTNeoXConfig, GPTNeoXForCausalLM
 from page import machine, write_section
 from sparse_probing.activations.batches import TokenBudget, forward, run_batches
 from sparse_probing.activations.extract import BYTES_PER_SHARD, extract, find_units, sequence_tokens
+from sparse_probing.activations.loaded import LoadedModel
 from sparse_probing.activations.model_files import find_model
-from sparse_probing.activations.models import LoadedModel, wrap_model
+from sparse_probing.activations.models import wrap_model
 from sparse_probing.activations.shard_buffer import ShardBuffer
 from sparse_probing.activations.shards import write_shard
 from sparse_probing.activations.store import Activations, ActivationStore

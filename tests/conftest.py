@@ -21,7 +21,8 @@ from transformers import (
     PreTrainedTokenizerFast,
 )
 
-from sparse_probing.activations.models import LoadedModel, load_model
+from sparse_probing.activations.loaded import LoadedModel
+from sparse_probing.activations.models import load_model
 from sparse_probing.results.verdict import Rival, Rivals
 
 SENTENCES = [

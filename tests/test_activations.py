@@ -19,7 +19,8 @@ from sparse_probing.activations import extract
 from sparse_probing.activations.batches import TokenBudget, batches_by_length, forward, run_batches
 from sparse_probing.activations.extract import find_units, sequence_bounds, sequence_tokens, token_activations
 from sparse_probing.activations.forecast import forecast
-from sparse_probing.activations.models import LoadedModel, load_model
+from sparse_probing.activations.loaded import LoadedModel
+from sparse_probing.activations.models import load_model
 from sparse_probing.activations.pooling import BatchRows
 from sparse_probing.activations.shard_buffer import ShardBuffer
 from sparse_probing.activations.shards import STORED_TYPES, StoredType

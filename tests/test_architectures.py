@@ -14,7 +14,8 @@ from torch.nn.functional import linear
 from transformers.pytorch_utils import Conv1D
 
 from sparse_probing.activations.batches import forward
-from sparse_probing.activations.models import LoadedModel, wrap_model
+from sparse_probing.activations.loaded import LoadedModel
+from sparse_probing.activations.models import wrap_model
 from sparse_probing.activations.sites import OF_EXPERTS, SITES, find_sites
 from sparse_probing.errors import InputError
 from sparse_probing.records import Site
@@ -115,7 +116,7 @@ IDS = [family[0].__name__ for family in FAMILIES]
 
 def model_of(kind: Any, sizes: dict[str, Any], tokenizer: hf.PreTrainedTokenizerFast) -> LoadedModel:
     torch.manual_seed(3)
-    network = hf.AutoModel.from_config(kind(**sizes)).eval().float()
+    network = hf.AutoModel.from_config(kind(**sizes)).eval().float().requires_grad_(requires_grad=False)
     with torch.no_grad():
         for parameter in network.parameters():
             parameter.add_(0.1 * torch.randn_like(parameter))

@@ -20,7 +20,8 @@ from tokenizers import Tokenizer, models
 
 from sparse_probing.activations.effects import loss_budget
 from sparse_probing.activations.extract import find_units, sequence_tokens
-from sparse_probing.activations.models import LoadedModel, wrap_model
+from sparse_probing.activations.loaded import LoadedModel
+from sparse_probing.activations.models import wrap_model
 from sparse_probing.activations.replay import NOWHERE
 from sparse_probing.activations.token_statistics import UnitStatistics
 from sparse_probing.analyses.ablation import EffectBootstrap, RowLosses, effect_row, interval, row_losses

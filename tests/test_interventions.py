@@ -20,7 +20,8 @@ from sparse_probing.activations.batches import TokenBudget, forward
 from sparse_probing.activations.effects import Effects, Reads, ScoredText, Variant, measure
 from sparse_probing.activations.extract import extract, find_units, sequence_tokens
 from sparse_probing.activations.interventions import Intervention, intervening
-from sparse_probing.activations.models import HEADS, LoadedModel, head_of, load_model, no_head, wrap_model
+from sparse_probing.activations.loaded import LoadedModel
+from sparse_probing.activations.models import HEADS, head_of, load_model, no_head, wrap_model
 from sparse_probing.activations.replay import NOWHERE, Replay
 from sparse_probing.activations.token_statistics import output_norms, unit_statistics
 from sparse_probing.errors import InputError

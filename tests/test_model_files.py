@@ -14,7 +14,8 @@ import torch
 from peft import LoraConfig, PromptTuningConfig, get_peft_model
 from transformers import AutoModel, AutoModelForCausalLM, LlamaForCausalLM
 
-from sparse_probing.activations.models import LoadedModel, load_model, model_sites, outline_model
+from sparse_probing.activations.loaded import LoadedModel
+from sparse_probing.activations.models import load_model, model_sites, outline_model
 from sparse_probing.cli.main import main
 from sparse_probing.config import make_config
 from sparse_probing.errors import InputError, PrerequisiteError

@@ -30,7 +30,8 @@ from sparse_probing.activations.batches import forward
 from sparse_probing.activations.effects import ScoredText, measure
 from sparse_probing.activations.extract import extract, find_units
 from sparse_probing.activations.generate import generate
-from sparse_probing.activations.models import LoadedModel, load_model, model_sites, wrap_model
+from sparse_probing.activations.loaded import LoadedModel
+from sparse_probing.activations.models import load_model, model_sites, wrap_model
 from sparse_probing.activations.roles import linear_shape
 from sparse_probing.activations.sites import find_sites
 from sparse_probing.cli.main import main

@@ -8,7 +8,8 @@ import torch
 
 from sparse_probing.activations.batches import forward
 from sparse_probing.activations.extract import find_units
-from sparse_probing.activations.models import LoadedModel, model_sites, outline_model
+from sparse_probing.activations.loaded import LoadedModel
+from sparse_probing.activations.models import model_sites, outline_model
 from sparse_probing.activations.site_names import HOOK_NAMES, parse_site
 from sparse_probing.activations.sites import OF_EXPERTS, SITES
 from sparse_probing.cli.main import main

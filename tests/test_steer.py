@@ -23,7 +23,8 @@ from transformers import BertConfig, BertForMaskedLM, GPTNeoXConfig, GPTNeoXForC
 from sparse_probing.activations.extract import find_units
 from sparse_probing.activations.generate import ReadUnit, Where, Written, continuation_log_probs, generate, read_back
 from sparse_probing.activations.interventions import Intervention
-from sparse_probing.activations.models import LoadedModel, load_model, wrap_model
+from sparse_probing.activations.loaded import LoadedModel
+from sparse_probing.activations.models import load_model, wrap_model
 from sparse_probing.analyses import steering
 from sparse_probing.analyses.doses import Dose, parse_dose
 from sparse_probing.analyses.steering import (

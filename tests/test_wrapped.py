@@ -18,7 +18,8 @@ from sparse_probing.activations.effects import ScoredText, measure
 from sparse_probing.activations.extract import extract, find_units
 from sparse_probing.activations.fingerprint import _tensor_hash
 from sparse_probing.activations.generate import generate
-from sparse_probing.activations.models import LoadedModel, load_model, wrap_model
+from sparse_probing.activations.loaded import LoadedModel
+from sparse_probing.activations.models import load_model, wrap_model
 from sparse_probing.activations.weights import read_weights
 from sparse_probing.datasets.unlabelled import every_token
 from sparse_probing.errors import InputError

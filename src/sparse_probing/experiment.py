@@ -14,7 +14,8 @@ import polars as pl
 
 from sparse_probing.activations.extract import extract, find_units
 from sparse_probing.activations.forecast import Forecast, forecast
-from sparse_probing.activations.models import LoadedModel, outline_model
+from sparse_probing.activations.loaded import LoadedModel
+from sparse_probing.activations.models import outline_model
 from sparse_probing.activations.pace import estimated_pace, measured_pace
 from sparse_probing.activations.store import Activations
 from sparse_probing.analyses.datasheet import datasheet
@@ -90,7 +91,7 @@ def run(
     ks, exact = sizes_of(config, sites)
     with reporter.stage("build rows", sum(len(text.documents) for text in texts), "text") as done:
         dataset = build_dataset(config, texts, model, done)
-    for warning in (warning for used in dataset.used.values() for warning in used.warnings()):
+    for warning in (*model.remarks, *(warning for used in dataset.used.values() for warning in used.warnings())):
         reporter.note(warning)
     identity = config.identity() | {
         "dataset": dataset.content_hash(),

@@ -12,8 +12,9 @@ import polars as pl
 
 from sparse_probing.activations.extract import extract, find_units
 from sparse_probing.activations.forecast import Memory
+from sparse_probing.activations.loaded import LoadedModel
 from sparse_probing.activations.memory import memory_needed
-from sparse_probing.activations.models import LoadedModel, load_model
+from sparse_probing.activations.models import load_model
 from sparse_probing.activations.store import Activations
 from sparse_probing.config import RunConfig, read_run_config
 from sparse_probing.datasets.feature_dataset import FeatureDataset

@@ -11,7 +11,8 @@ from typing import Any
 
 import polars as pl
 
-from sparse_probing.activations.models import ModelOutline, outline_model
+from sparse_probing.activations.loaded import ModelOutline
+from sparse_probing.activations.models import outline_model
 from sparse_probing.config import make_data_config
 from sparse_probing.datasets import dataset_folder
 from sparse_probing.datasets.dataset_folder import export_hugging_face, export_jsonl, write_dataset_folder

@@ -13,7 +13,8 @@ from typing import Any
 import polars as pl
 import zstandard
 
-from sparse_probing.activations.models import ModelOutline, outline_model
+from sparse_probing.activations.loaded import ModelOutline
+from sparse_probing.activations.models import outline_model
 from sparse_probing.analyses.preview import preview_rows
 from sparse_probing.config import make_data_config
 from sparse_probing.datasets.text_folder import read_texts

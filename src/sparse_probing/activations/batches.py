@@ -10,7 +10,7 @@ import torch
 from jaxtyping import Int
 
 from sparse_probing.activations.hooks import Take, reading
-from sparse_probing.activations.models import LoadedModel
+from sparse_probing.activations.loaded import LoadedModel
 from sparse_probing.errors import InputError
 from sparse_probing.records import Site
 
@@ -26,6 +26,7 @@ class TokenBudget:
     def __init__(
         self, model: LoadedModel, tokens: int | None = None, notify: Callable[[str], None] = lambda _: None
     ) -> None:
+        self.one_length = not model.padded
         self.tokens = tokens or TOKENS_PER_BATCH.get(model.device.type, TOKENS_PER_BATCH["cpu"])
         self.notify = notify
 
@@ -45,12 +46,23 @@ def padded(length: int) -> int:
     return -(-max(1, length) // LENGTH_STEP) * LENGTH_STEP
 
 
-def batches_by_length(lengths: Int[np.ndarray, " sequence"], budget: int) -> list[Int[np.ndarray, " _"]]:
-    """Indices of sequences, ascending, in batches of similar length; `longest * count` stays below the budget of tokens."""
+def batches_by_length(
+    lengths: Int[np.ndarray, " sequence"], budget: int, *, one_length: bool = False
+) -> list[Int[np.ndarray, " _"]]:
+    """Indices of sequences, ascending, in batches of similar length; `longest * count` stays below the budget of tokens.
+
+    Args:
+        lengths: tokens of each sequence.
+        budget: tokens of a batch, padding included.
+        one_length: no padding at all: a batch holds sequences of one length.
+    """
     order = np.argsort(lengths, kind="stable")[::-1]
     batches, begin = [], 0
     while begin < len(order):
-        count = max(1, budget // padded(int(lengths[order[begin]])))
+        longest = int(lengths[order[begin]])
+        count = max(1, budget // (max(1, longest) if one_length else padded(longest)))
+        if one_length:
+            count = min(count, int((lengths[order[begin:]] == longest).sum()))
         batches.append(np.sort(order[begin : begin + count]))
         begin += count
     return batches
@@ -73,7 +85,7 @@ def run_batches(
     Raises:
         InputError: a single sequence does not fit into memory.
     """
-    batches = batches_by_length(lengths, budget.tokens)
+    batches = batches_by_length(lengths, budget.tokens, one_length=budget.one_length)
     while batches:
         batch = batches.pop(0)
         failed = False
@@ -92,7 +104,8 @@ def run_batches(
                 )
             budget.halve(tokens)
             rest = np.sort(np.concatenate([batch, *batches]))
-            batches = [rest[part] for part in batches_by_length(lengths[rest], budget.tokens)]
+            parts = batches_by_length(lengths[rest], budget.tokens, one_length=budget.one_length)
+            batches = [rest[part] for part in parts]
 
 
 def is_out_of_memory(error: RuntimeError) -> bool:
@@ -104,7 +117,8 @@ def is_out_of_memory(error: RuntimeError) -> bool:
 def right_padded(model: LoadedModel, sequences: Sequence[np.ndarray]) -> tuple[torch.Tensor, torch.Tensor]:
     """Token ids and attention mask [sequence, position], zeros behind the shorter sequences."""
     longest = max(len(ids) for ids in sequences)
-    longest = max(longest, min(padded(longest), model.context))
+    if model.padded:
+        longest = max(longest, min(padded(longest), model.context))
     ids = torch.zeros((len(sequences), longest), dtype=torch.long)
     mask = torch.zeros_like(ids)
     model.check_tokens(max(int(sequence.max(initial=0)) for sequence in sequences))
@@ -112,6 +126,20 @@ def right_padded(model: LoadedModel, sequences: Sequence[np.ndarray]) -> tuple[t
         ids[i, : len(sequence)] = torch.from_numpy(np.asarray(sequence, dtype=np.int64))
         mask[i, : len(sequence)] = 1
     return ids, mask
+
+
+def per_token(values: torch.Tensor, shape: Sequence[int]) -> torch.Tensor | None:
+    """Values as [sequence, position, unit] with one vector per token, null where they are something else.
+
+    Args:
+        values: some architectures flatten sequences before the MLP; some pad them behind (Longformer): the surplus is cut off.
+        shape: sequences and positions of the batch.
+    """
+    if values.ndim and values.shape[:-1].numel() == shape[0] * shape[1]:
+        return values.reshape(*shape, -1)
+    if values.ndim == 3 and values.shape[0] == shape[0] and values.shape[1] > shape[1]:
+        return values[:, : shape[1]]
+    return None
 
 
 @torch.inference_mode()
@@ -125,12 +153,13 @@ def forward(model: LoadedModel, sequences: Sequence[np.ndarray], sites: Sequence
     longest = ids.shape[1]
 
     def take_padded(site: Site, values: torch.Tensor) -> None:
-        if values.shape[:-1].numel() != ids.numel():
+        vectors = per_token(values, ids.shape)
+        if vectors is None:
             raise InputError(
                 f"site {site.name!r} cannot be read: {site.module_path} gives an array of shape {tuple(values.shape)} for "
                 f"{len(sequences)} sequences of {longest} tokens, not one vector per token."
             )
-        take(site, values.reshape(*ids.shape, -1))  # some architectures flatten sequences before the MLP
+        take(site, vectors)
 
     with model.evaluating(), reading(model.network, sites, take_padded):
         model.network(input_ids=ids.to(model.device), attention_mask=mask.to(model.device))

@@ -14,7 +14,8 @@ from torch import Tensor
 from sparse_probing.activations.batches import TokenBudget, run_batches
 from sparse_probing.activations.hooks import watching
 from sparse_probing.activations.interventions import Intervention
-from sparse_probing.activations.models import LoadedModel, no_head
+from sparse_probing.activations.loaded import LoadedModel
+from sparse_probing.activations.models import no_head
 from sparse_probing.activations.pooling import BatchRows
 from sparse_probing.activations.replay import NOWHERE, Replay
 from sparse_probing.errors import InputError

@@ -58,6 +58,7 @@ def shape_of(module: Any) -> tuple[int, int] | None:
     return int(down.shape[0]), int(down.shape[1] if module.is_transposed else down.shape[2])
 
 
+@torch.no_grad()
 def expert_neurons(module: Any, given: Routed) -> Float[Tensor, "token unit"]:
     """Neurons of all experts, expert after expert; zero on the tokens that an expert is not sent.
 
@@ -141,6 +142,7 @@ def expert_sites(calls: Sequence[Call], config: Any) -> Iterator[tuple[str, int,
         return
 
 
+@torch.no_grad()
 def confirmed(call: Call, given: Routed) -> bool | None:
     """Whether the neurons, sent down and weighted, give what the call returned; null where there are no exact values."""
     module: Any = call.module

@@ -14,8 +14,8 @@ from torch import Tensor
 
 from sparse_probing.activations.batches import TokenBudget, forward, measured, run_batches
 from sparse_probing.activations.forecast import forecast
+from sparse_probing.activations.loaded import LoadedModel, ModelOutline
 from sparse_probing.activations.model_text import NO_LIMIT
-from sparse_probing.activations.models import LoadedModel, ModelOutline
 from sparse_probing.activations.pooling import BatchRows
 from sparse_probing.activations.shard_buffer import ShardBuffer
 from sparse_probing.activations.shards import StoredType, write_shard

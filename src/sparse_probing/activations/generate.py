@@ -13,7 +13,8 @@ from transformers import PreTrainedModel
 
 from sparse_probing.activations.effects import Reads, ScoredText, Variant, check_finite, check_values, measure
 from sparse_probing.activations.interventions import Intervention, intervening
-from sparse_probing.activations.models import LoadedModel, no_head
+from sparse_probing.activations.loaded import LoadedModel
+from sparse_probing.activations.models import no_head
 from sparse_probing.activations.replay import NOWHERE
 from sparse_probing.datasets.text_tokenizer import tokenize
 from sparse_probing.errors import InputError

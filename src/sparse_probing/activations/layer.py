@@ -90,6 +90,19 @@ class Layer:
                 return parent.module
         return call.parent.module if call.parent else None
 
+    def learns_behind(self, call: Call, attention: nn.Module | None) -> Call | None:
+        """The first call behind a projection, in the same attention, whose module has a matrix; norms have vectors."""
+        return next(
+            (
+                other
+                for other in self.calls
+                if other.begin > call.end
+                and any(parent.module is attention for parent in self._around[id(other)][1])
+                and any(p.ndim > 1 for p in other.module.parameters(recurse=False))
+            ),
+            None,
+        )
+
     def _in_norm(self, call: Call) -> bool:
         return any(map(named_like_norm, self._around[id(call)][0]))
 
@@ -109,17 +122,28 @@ class Layer:
     def down_projections(self) -> list[Call]:
         """Linear maps that write to the residual stream, behind one from it to as many units, or twice as many (a gate)."""
         outside = [call for call in self.maps() if not self._elsewhere(call)]
+        every = list(self.maps())
         found: list[Call] = []
         for call in outside:
             width = self.width(call)
             ups = [
-                linear_shape(c.module)
-                for c in outside
-                if c.begin < call.begin and self.is_shared(c) == self.is_shared(call)
+                up
+                for up in outside
+                if up.begin < call.begin
+                and linear_shape(up.module) in ((self.hidden, width), (self.hidden, 2 * width))
+                and self.is_shared(up) == self.is_shared(call)
             ]
-            if self.writes(call) and any(up in ((self.hidden, width), (self.hidden, 2 * width)) for up in ups):
-                found.append(call)
+            if self.writes(call) and ups:
+                between = [c for c in every if ups[-1].end < c.begin < call.begin]
+                if all(self._leads_up(c, width) for c in between):
+                    found.append(call)
         return found
+
+    def _leads_up(self, call: Call, width: int) -> bool:
+        """Whether a linear map may stand between an MLP's up and down projections: another one up, or a low-rank addition to it."""
+        inputs, outputs = self.width(call), linear_shape(call.module)
+        assert outputs is not None
+        return inputs == self.hidden or (outputs[1] in (width, 2 * width) and inputs < min(width, self.hidden))
 
     def best(self, down: Sequence[Call], declared: Sequence[int]) -> list[Call]:
         """Those of the width that is declared, else the widest; several only if they are equally good."""

@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Mapping
-from contextlib import AbstractContextManager
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import torch
 from torch import nn
@@ -26,12 +25,14 @@ from sparse_probing.activations.adapters import merge_adapter
 from sparse_probing.activations.checkpoints import Checkpoint, listed, read_checkpoint
 from sparse_probing.activations.devices import check_precision, entrance, usable_device
 from sparse_probing.activations.fingerprint import fingerprint_of
+from sparse_probing.activations.loaded import LoadedModel, ModelOutline, Objective
 from sparse_probing.activations.loading import brief, check_sizes, check_stated, loading
 from sparse_probing.activations.model_files import CONFIG, ModelFiles, find_model
-from sparse_probing.activations.model_text import NO_LIMIT, ModelText
-from sparse_probing.activations.sites import ModelSites, find_sites
+from sparse_probing.activations.model_text import NO_LIMIT
+from sparse_probing.activations.self_check import check_model, check_sequences
+from sparse_probing.activations.sites import ModelSites, find_sites, trace_network
 from sparse_probing.activations.tokenizers import load_tokenizer, text_tokenizer
-from sparse_probing.activations.wrapped import evaluating, reading_part, state_of, unwrapped
+from sparse_probing.activations.wrapped import reading_part, state_of, unwrapped
 from sparse_probing.datasets.text_tokenizer import TextTokenizer
 from sparse_probing.errors import InputError, PrerequisiteError
 from sparse_probing.records import DEFAULT_FORMAT, TextFormat
@@ -40,70 +41,7 @@ transformers_logging.set_verbosity_error()
 transformers_logging.disable_progress_bar()
 logging.getLogger("huggingface_hub").setLevel(logging.ERROR)  # a hub that cannot be reached is one sentence of ours
 
-Objective = Literal["next token", "masked token"]
-"""What a language-model head was trained to predict."""
 CONTEXT_NAMES = ("max_position_embeddings", "n_positions", "max_seq_len")
-
-
-@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
-class ModelOutline(ModelText):
-    """What is known of a model without its weights: enough to build rows and to forecast sizes."""
-
-    network: nn.Module
-    """The module tree, on the meta device."""
-    sites: ModelSites
-
-
-@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
-class LoadedModel(ModelOutline):
-    """A model in evaluation mode with everything that extraction needs."""
-
-    network: PreTrainedModel  # pyright: ignore[reportIncompatibleVariableOverride]
-    """Base model without language-model head: probing reads hidden units only."""
-    fingerprint: str
-    """Hash of weights, precision and configuration."""
-    device: torch.device
-    """Where token ids are sent."""
-    full: PreTrainedModel | None = None
-    """The same network with its language-model head, where that was asked for and the checkpoint has one."""
-    objective: Objective | None = None
-    """What that head predicts."""
-    headless: tuple[str, ...] = ()
-    """Weights of the head that are not in the checkpoint, where one was asked for."""
-    state: tuple[tuple[int, int], ...] = ()
-    """Of a network that others may train on: see `state_of`."""
-
-    def check_unchanged(self) -> None:
-        """Refuse weights that are not those of the fingerprint any more.
-
-        Raises:
-            InputError: the network was trained on.
-        """
-        if self.state and self.state != state_of(self.network):
-            raise InputError(
-                f"the weights of {self.name!r} changed after wrap_model: wrap the model again, so that activations are kept apart."
-            )
-
-    def check_tokens(self, largest: int) -> None:
-        """Refuse token ids that the model has no embedding for.
-
-        Args:
-            largest: of the ids that are about to be read.
-
-        Raises:
-            InputError: it is beyond the embedding.
-        """
-        table: Any = self.network.get_input_embeddings()
-        known = len(table.weight) if isinstance(getattr(table, "weight", None), torch.Tensor) else NO_LIMIT
-        if largest >= known:
-            raise InputError(
-                f"the tokenizer of {self.name!r} gives token {largest}, but the model knows {known} tokens only: they do not "
-                "belong together."
-            )
-
-    def evaluating(self) -> AbstractContextManager[None]:
-        """Passes run inside it: see `evaluating`."""
-        return evaluating(self.network if self.full is None else self.full)
 
 
 def load_config(files: ModelFiles, *, trust_remote_code: bool = False) -> Any:
@@ -186,7 +124,7 @@ def outline_model(
         name=name,
         network=network,
         tokenizer=load_tokenizer(files, config, text_format, trust_remote_code=trust_remote_code),
-        sites=find_sites(network, name),
+        sites=find_sites(network, name, config=config),
         context=_context(network, config),
     )
 
@@ -331,18 +269,22 @@ def _loaded(
     objective = head_of(loaded.config)
     if objective and not isinstance(loaded, _head_classes(loaded.config, objective)):
         objective = None  # no head, or one for something else
-    return LoadedModel(
+    context = _context(network, network.config)
+    sequences = check_sequences(tokenizer, network, context)
+    trace = trace_network(network, name, ids=sequences[1].tolist(), device=entrance(loaded))
+    model = LoadedModel(
         name=name,
         full=loaded if objective else None,
         objective=objective,
         headless=headless,
         network=network,
         tokenizer=tokenizer,
-        sites=find_sites(network, name),
+        sites=find_sites(network, name, trace=trace),
         fingerprint=fingerprint_of(network),
-        context=_context(network, network.config),
+        context=context,
         device=entrance(loaded),
     )
+    return check_model(model, trace, sequences)
 
 
 def _empty_copy(config: Any, name: str, *, trust_remote_code: bool) -> nn.Module:

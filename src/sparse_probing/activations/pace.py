@@ -11,7 +11,7 @@ from jaxtyping import Int
 from torch import nn
 
 from sparse_probing.activations.batches import TOKENS_PER_BATCH, TokenBudget, forward, padded, run_batches
-from sparse_probing.activations.models import LoadedModel, ModelOutline
+from sparse_probing.activations.loaded import LoadedModel, ModelOutline
 from sparse_probing.datasets.feature_dataset import FeatureDataset
 from sparse_probing.records import Site
 

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from sparse_probing.activations.batches import is_out_of_memory, right_padded
 from sparse_probing.activations.interventions import Intervention, intervening
-from sparse_probing.activations.models import LoadedModel
+from sparse_probing.activations.loaded import LoadedModel
 
 CHUNK = 1_024
 """Positions whose logits are in float32 at once: vocabularies are wide."""

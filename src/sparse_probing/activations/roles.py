@@ -83,22 +83,28 @@ def stated(config: Any, key: str) -> Any:
         return None
 
 
-def heads_of(attention: nn.Module, width: int, config: Any) -> int | None:
-    """Number of heads whose outputs, side by side, are as wide as `width`; null where the module does not tell.
+def heads_of(attention: nn.Module, width: int, config: Any) -> tuple[int | None, bool]:
+    """Number of heads whose outputs, side by side, are as wide as `width`, and whether it can be that at all.
 
     Args:
         attention: with its parts; layers of one model may differ (linear and softmax attention).
         width: inputs of the output projection.
         config: of the text model.
+
+    Returns:
+        The number, null where the module does not tell; false where it tells of heads that do not make that width: the output
+        projection is of two maps then, and what enters the second is no head's output (DeepSeek V4).
     """
     total = stated(config, "num_attention_heads")
-    sized = False
+    sized, fits = False, True
     for module in attention.modules():
         sizes = [n for name in HEAD_SIZES if isinstance(n := getattr(module, name, None), int) and n > 0]
         counts = [n for name in HEAD_COUNTS if isinstance(n := getattr(module, name, None), int) and n > 0]
+        fits &= not (sizes and counts)
         sized |= bool(sizes)
         counts += [total] if isinstance(total, int) else []
         for count in counts:
             if any(count * size == width for size in sizes):
-                return count
-    return total if not sized and isinstance(total, int) and total > 0 and width % total == 0 else None
+                return count, True
+    alone = not sized and isinstance(total, int) and total > 0 and width % total == 0
+    return (total if alone else None), fits

@@ -13,6 +13,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 
 from sparse_probing.activations.blocks import Block, find_stack
@@ -57,8 +58,6 @@ class ModelSites:
     found: tuple[Site, ...]
     absent: dict[str, str]
     """Site name -> why this model has none."""
-    confirmed: frozenset[Site] = frozenset()
-    """Sites that were compared with an independent computation on the model's own values, and equal it (`check`)."""
 
     def named(self, name: str) -> tuple[Site, ...]:
         """All layers of one site, in order.
@@ -84,12 +83,8 @@ def find_sites(network: nn.Module, model: str, *, config: Any = None, trace: Tra
     Raises:
         InputError: no stack of equal blocks.
     """
-    reads = getattr(network, "main_input_name", "input_ids")
-    if reads != "input_ids":
-        raise InputError(f"model {model!r} reads {reads}, not text: name a language model or a text encoder.")
-    config = getattr(network, "config", config)
-    config = config.get_text_config()
-    trace = trace or _trace(network, config, model)
+    config = _text_config(network, config, model)
+    trace = trace or trace_network(network, model, config=config)
     stack = find_stack(network, trace, config, model)
     search = _Search(model, config, trace, stack.n_layers)
     for block in stack.blocks:
@@ -106,9 +101,29 @@ def find_sites(network: nn.Module, model: str, *, config: Any = None, trace: Tra
     )
 
 
-def _trace(network: nn.Module, config: Any, model: str) -> Trace:
+def trace_network(
+    network: nn.Module,
+    model: str,
+    *,
+    config: Any = None,
+    ids: Sequence[int] | None = None,
+    device: torch.device | None = None,
+) -> Trace:
+    """A trace of a network; without weights, and where no pass is possible without them, its modules as they were defined.
+
+    Args:
+        network: the base model, without head.
+        model: its name, for messages.
+        config: of the model, where the network has none of its own.
+        ids: tokens to read; null for some that are no padding.
+        device: where they are sent; null for that of the first weights.
+
+    Raises:
+        InputError: a model that does not read text, has no stack of equal blocks, or cannot be run.
+    """
+    config = _text_config(network, config, model)
     try:
-        return traced(network)
+        return traced(network, ids, device)
     except MemoryError:
         raise
     except Exception as error:
@@ -117,6 +132,15 @@ def _trace(network: nn.Module, config: Any, model: str) -> Trace:
         if without_weights(network):
             return modules  # what the pass needs beyond shapes will be there with the weights
         raise InputError(f"model {model!r} cannot read a text: {brief(error)}.") from None
+
+
+def _text_config(network: nn.Module, config: Any, model: str) -> Any:
+    """The configuration of the part that reads text: models that also see images nest it."""
+    reads = getattr(network, "main_input_name", "input_ids")
+    if reads != "input_ids":
+        raise InputError(f"model {model!r} reads {reads}, not text: name a language model or a text encoder.")
+    config = getattr(network, "config", config)
+    return config.get_text_config()
 
 
 class _Search:
@@ -150,6 +174,13 @@ class _Search:
         }
 
     def _add(self, name: str, layer: int, width: int, call: Call, side: Side, heads: int | None = None) -> None:
+        values = call.entered if side in ("input", "experts") else call.left
+        if values is not None and not self._per_token(values.shape):
+            what = (
+                f"{call.path} passes an array of shape {tuple(values.shape)} for one text of {self.trace.length} tokens"
+            )
+            self._no((name,), f"site {name} of {self.model!r} cannot be read: {what}, not one vector per token.")
+            return
         shared = self.trace.observed and sum(other.module is call.module for other in self.trace.calls) > 1
         self.found.append(
             Site(
@@ -184,12 +215,11 @@ class _Search:
                 if not self.trace.observed:
                     self._add(name, layer.number, layer.hidden, whole, side)
                 continue
-            if self._per_token(values.shape) and not self._positions_last(values.shape):
+            if self._positions_last(values.shape):
+                what = f"{whole.path} passes positions last, shape {tuple(values.shape)}"
+                self._no((name,), f"site {name} of {self.model!r} cannot be read: {what}.")
+            else:
                 self._add(name, layer.number, values.shape[-1], whole, side)
-                continue
-            what = f"{whole.path} passes an array of shape {tuple(values.shape)} for one text of {self.trace.length} tokens"
-            reason = f"the residual stream of {self.model!r} is not one vector per token: {what}."
-            self._no((name,), reason)
 
     def _per_token(self, shape: Sequence[int]) -> bool:
         """One vector per token; some models pad sequences by themselves."""
@@ -213,8 +243,18 @@ class _Search:
             return
         last, root = projections[-1], around.pop()
         width = layer.width(last)
-        heads = None if root is None else heads_of(root, width, self.config)
-        self._add("attn.heads", layer.number, width, last, "input", heads)
+        behind = layer.learns_behind(last, root)
+        if behind is not None:
+            what = f"attention in block {layer.number} ends in {behind.path}, which is no linear map"
+            for name in ("attn.heads", "attn.out"):
+                self._no((name,), f"{self.model!r} has no site {name}: {what}.")
+            return
+        heads, fits = (None, True) if root is None else heads_of(root, width, self.config)
+        if fits:
+            self._add("attn.heads", layer.number, width, last, "input", heads)
+        else:
+            what = f"what enters {last.path} is not the outputs of its heads side by side"
+            self._no(("attn.heads",), f"{self.model!r} has no site attn.heads: {what}.")
         self._add("attn.out", layer.number, layer.hidden, last, "output")
 
     def _mlp(self, layer: Layer) -> None:

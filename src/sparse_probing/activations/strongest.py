@@ -12,7 +12,7 @@ from torch import Tensor
 
 from sparse_probing.activations.batches import TokenBudget, forward, run_batches
 from sparse_probing.activations.extract import sequence_tokens
-from sparse_probing.activations.models import LoadedModel
+from sparse_probing.activations.loaded import LoadedModel
 from sparse_probing.datasets.feature_dataset import FeatureDataset
 from sparse_probing.records import Site
 

@@ -11,7 +11,7 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from sparse_probing.activations.batches import TokenBudget, forward, run_batches
-from sparse_probing.activations.models import LoadedModel
+from sparse_probing.activations.loaded import LoadedModel
 from sparse_probing.activations.roles import linear_shape
 from sparse_probing.records import Site
 

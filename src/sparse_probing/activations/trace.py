@@ -77,12 +77,13 @@ class Trace:
         return [other for other in self.calls if other.within(call)]
 
 
-def traced(network: nn.Module, ids: Sequence[int] | None = None) -> Trace:
+def traced(network: nn.Module, ids: Sequence[int] | None = None, device: torch.device | None = None) -> Trace:
     """Watch a network read one sequence; it is left as it was.
 
     Args:
         network: loaded, or on the meta device.
         ids: tokens; null for nine that are no padding.
+        device: where they are sent; null for that of the first weights.
 
     Raises:
         Exception: whatever the network raises on them.
@@ -98,7 +99,7 @@ def traced(network: nn.Module, ids: Sequence[int] | None = None) -> Trace:
             stack.enter_context(_on_shapes_alone(network, trace))
         stack.enter_context(evaluation_mode(network))
         stack.enter_context(_without_cache(network))
-        result = _pass(network, torch.tensor([ids], device=_device(network)))
+        result = _pass(network, torch.tensor([ids], device=device or _device(network)))
     states = getattr(result, "hidden_states", None)
     if exact and isinstance(states, tuple):
         trace.hidden_states = tuple(_kept(state, exact=True) for state in states if isinstance(state, Tensor))
@@ -140,7 +141,8 @@ def _without_cache(network: nn.Module) -> Iterator[None]:
 
 def without_weights(network: nn.Module) -> bool:
     """Whether a network has shapes only; weights that a device map left on disk come when they are needed."""
-    return getattr(network, "hf_device_map", None) is None and any(p.is_meta for p in network.parameters())
+    brought = any(hasattr(module, "_hf_hook") for module in network.modules())
+    return not brought and any(parameter.is_meta for parameter in network.parameters())
 
 
 @contextmanager
@@ -171,7 +173,8 @@ def _pass(network: nn.Module, ids: Tensor) -> Any:
     return network(**options, output_hidden_states=True)
 
 
-def _embeddings(network: Any) -> Any:
+def embeddings(network: Any) -> Any:
+    """The table of token embeddings, null where a network has none or does not say."""
     try:
         return network.get_input_embeddings()
     except (AttributeError, NotImplementedError):
@@ -179,7 +182,7 @@ def _embeddings(network: Any) -> Any:
 
 
 def _ordinary_ids(network: nn.Module) -> list[int]:
-    table = _embeddings(network)
+    table = embeddings(network)
     size = getattr(table, "num_embeddings", None) or 2 * TOKENS
     padding = getattr(table, "padding_idx", None)
     order = torch.randperm(size, generator=torch.Generator("cpu").manual_seed(0), device="cpu").tolist()
@@ -188,12 +191,8 @@ def _ordinary_ids(network: nn.Module) -> list[int]:
 
 
 def _device(network: nn.Module) -> torch.device:
-    places = getattr(network, "hf_device_map", None)
-    table = _embeddings(network)
-    first = next((table if table is not None else network).parameters(), None)
-    if places and first is not None and first.is_meta:  # accelerate brings tokens to where the weights will be
-        place = next((p for p in places.values() if p not in ("cpu", "disk")), "cpu")
-        return torch.device("cuda", place) if isinstance(place, int) else torch.device(place)
+    table = embeddings(network)
+    first = next((network if table is None else table).parameters(), None)
     return torch.device("cpu") if first is None else first.device
 
 

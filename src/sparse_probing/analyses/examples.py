@@ -10,7 +10,7 @@ import numpy as np
 from jaxtyping import Float, Int
 
 from sparse_probing.activations.extract import token_activations
-from sparse_probing.activations.models import LoadedModel
+from sparse_probing.activations.loaded import LoadedModel
 from sparse_probing.activations.store import Activations
 from sparse_probing.datasets.feature_dataset import FeatureDataset
 from sparse_probing.datasets.near_duplicates import jaccard, shingles

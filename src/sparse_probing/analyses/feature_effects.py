@@ -14,7 +14,7 @@ from sparse_probing.activations.batches import TokenBudget
 from sparse_probing.activations.effects import Effects, Reads, Variant, measure
 from sparse_probing.activations.extract import token_activations
 from sparse_probing.activations.interventions import Intervention
-from sparse_probing.activations.models import LoadedModel
+from sparse_probing.activations.loaded import LoadedModel
 from sparse_probing.activations.token_statistics import UnitStatistics, unit_statistics
 from sparse_probing.analyses.ablation import RowLosses, effect_row, row_losses
 from sparse_probing.analyses.doses import CLAMP, ZERO, Dose, new_values

@@ -19,7 +19,7 @@ import polars as pl
 from sparse_probing.activations.extract import find_units
 from sparse_probing.activations.generate import ReadUnit, Where, Written, continuation_log_probs, generate, read_back
 from sparse_probing.activations.interventions import Intervention
-from sparse_probing.activations.models import LoadedModel, ModelOutline
+from sparse_probing.activations.loaded import LoadedModel, ModelOutline
 from sparse_probing.analyses.doses import Dose
 from sparse_probing.errors import InputError
 from sparse_probing.files import read_table

@@ -10,7 +10,7 @@ import numpy as np
 from jaxtyping import Float, Int
 
 from sparse_probing.activations.extract import token_activations
-from sparse_probing.activations.models import LoadedModel
+from sparse_probing.activations.loaded import LoadedModel
 from sparse_probing.activations.strongest import WatchedUnit, strongest_tokens
 from sparse_probing.analyses.examples import (
     EXAMPLE_QUANTILES,
