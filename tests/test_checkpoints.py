@@ -16,6 +16,8 @@ from transformers import (
     BertConfig,
     BertForMaskedLM,
     BertModel,
+    MarianConfig,
+    MarianMTModel,
     PreTrainedModel,
     PreTrainedTokenizerFast,
     T5Config,
@@ -198,3 +200,19 @@ def test_a_head_of_another_shape(folders, tmp_path):
     with pytest.raises(InputError, match=r"lm_head.weight is 399 x 16 in its files and 400 x 16 by its config.json"):
         load_model(place, device="cpu", with_head=True)
     load_model(place, device="cpu")  # without a loss, the head is not read
+
+
+def test_tables_of_sines_follow_from_positions_and_need_no_file(tmp_path, tokenizer):
+    torch.manual_seed(3)
+    config = MarianConfig(
+        vocab_size=400, d_model=16, encoder_layers=2, decoder_layers=2, encoder_attention_heads=2, decoder_attention_heads=2,
+        encoder_ffn_dim=40, decoder_ffn_dim=40, max_position_embeddings=64, pad_token_id=0, decoder_start_token_id=0,
+        eos_token_id=2, bos_token_id=1, forced_eos_token_id=2,
+    )  # fmt: skip
+    network = MarianMTModel(config)
+    network.save_pretrained(tmp_path)
+    tokenizer.save_pretrained(tmp_path)
+    assert not any("embed_positions" in name for name in load_file(tmp_path / "model.safetensors"))
+    loaded = load_model(str(tmp_path), device="cpu").network
+    table = network.model.encoder.embed_positions.weight
+    torch.testing.assert_close(loaded.get_submodule("embed_positions").weight, table)

@@ -79,7 +79,7 @@ def _check_body(name: str, network: PreTrainedModel, found: Mapping[str, Any]) -
     part = reading_part(base)
     needed = {id(tensor) for key, tensor in _tensors(part) if not is_unread(key)}
     read = {key for key, tensor in _tensors(network) if id(tensor) in needed}
-    missing = sorted(read & set(found["missing_keys"]))
+    missing = sorted(key for key in read & set(found["missing_keys"]) if not _is_computed(network, key))
     mismatched = sorted(entry for entry in found["mismatched_keys"] if entry[0] in read)
     unknown = [] if _is_quantised(network) else sorted(filter(_of_part(network, part), found["unexpected_keys"]))
     adapters = [key for key in found["unexpected_keys"] if ".lora_" in key]
@@ -90,6 +90,11 @@ def _check_body(name: str, network: PreTrainedModel, found: Mapping[str, Any]) -
         )
     if missing or mismatched or unknown:
         raise _refusal(name, missing, mismatched, unknown)
+
+
+def _is_computed(network: nn.Module, key: str) -> bool:
+    """Whether a weight follows from its position alone: tables of sines, which some architectures do not save (Marian)."""
+    return "sinusoid" in type(network.get_submodule(key.rpartition(".")[0])).__name__.lower()
 
 
 def is_unread(key: str) -> bool:

@@ -31,7 +31,9 @@ class Layer:
         tops = {part.path for part in block.parts}
         self._around = {id(call): self._chain(call, tops) for call in self.calls}
         left = block.parts[-1].left
-        self.hidden = int(stated(config, "hidden_size") if left is None else left.shape[-1])
+        width, passed = stated(config, "hidden_size"), None if left is None else int(left.shape[-1])
+        side_by_side = isinstance(width, int) and passed is not None and passed % width == 0  # several streams (Qwen 4)
+        self.hidden = int(width if passed is None or side_by_side else passed)
         self.has_mixer = any(mixes_positions(call.module) for call in self.calls)
         self.has_experts = any(
             is_routed(call.module) or "experts" in call.path.split(".") or hasattr(call.module, "experts")

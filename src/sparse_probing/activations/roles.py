@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from torch import nn
+from torch import Tensor, nn
 from transformers.pytorch_utils import Conv1D
 
 HEAD_COUNTS = ("num_heads", "num_attention_heads", "num_v_heads", "n_heads", "n_head", "num_attn_heads", "heads")
@@ -64,15 +64,19 @@ def is_activation(module: nn.Module) -> bool:
 def mixes_positions(module: nn.Module) -> bool:
     """Whether a module holds a convolution over positions or a state space: its linear maps are those of a mixer, not of an MLP."""
     return any(
-        isinstance(part, nn.Conv1d | nn.Conv2d) or any(hasattr(part, name) for name in ("A_log", "dt_bias"))
+        (
+            isinstance(part, nn.Conv1d | nn.Conv2d) and max(part.kernel_size) > 1
+        )  # of width 1: a linear map (SqueezeBERT)
+        or any(hasattr(part, name) for name in ("A_log", "dt_bias"))
         for part in module.modules()
     )
 
 
 def is_routed(module: nn.Module) -> bool:
     """One or several experts that see only the tokens sent to them."""
-    kind = type(module).__name__.lower()
-    return "expert" in kind and "shared" not in kind
+    kind, down = type(module).__name__.lower(), getattr(module, "down_proj", None)
+    stacked = isinstance(down, Tensor) and down.ndim == 3
+    return "expert" in kind and (stacked or "shared" not in kind)
 
 
 def stated(config: Any, key: str) -> Any:

@@ -19,7 +19,7 @@ from sparse_probing.activations.batches import is_out_of_memory, per_token, righ
 from sparse_probing.activations.hooks import watching
 from sparse_probing.activations.loaded import LoadedModel
 from sparse_probing.activations.loading import brief
-from sparse_probing.activations.trace import Call, Trace, embeddings
+from sparse_probing.activations.trace import Call, Trace, embeddings, first_tensor
 from sparse_probing.datasets.text_tokenizer import TextTokenizer, tokenize
 from sparse_probing.errors import InputError
 from sparse_probing.records import Site
@@ -29,8 +29,9 @@ TEXTS = (
     "The harbour was frozen in March.",
     "In 1998 she wrote two letters, and nobody answered either of them.",
 )
-LENGTHS = (3, 17, 75)
-"""Tokens of each text, special tokens aside. The last is longer than the chunks in which some models read (Reformer)."""
+LENGTHS = (6, 17, 75)
+"""Tokens of each text, special tokens aside. Models that pool positions need a few (Funnel); the last is longer than the chunks
+in which some models read (Reformer)."""
 LAYERS = 8
 """At most so many layers of a site are compared, evenly spread: deep models give more numbers than memory should hold."""
 EXACT = 1e-3
@@ -43,6 +44,8 @@ WIDEST = 2**16
 
 Values = dict[Site, Tensor | None]
 """Site -> [sequence, position, unit], null where there is no vector per token."""
+OUTPUT = Site(name="the last hidden state", layer=-1, width=0, module_path="", side="output")
+"""What the whole network gives: losses depend on it, and it may depend on padding where the sites do not (Funnel)."""
 
 
 def check_sequences(tokenizer: TextTokenizer, network: nn.Module, context: int) -> list[Int[np.ndarray, " _"]]:
@@ -88,9 +91,10 @@ def check_model(model: LoadedModel, trace: Trace, sequences: Sequence[Int[np.nda
     changes = _changes(model, alone, _read_together(model, sequences), sequences)
     if changes:
         site, size = max(changes.items(), key=lambda item: item[1])
+        where = site.name if site == OUTPUT else f"{site.name}, layer {site.layer}"
         remark = (
-            f"{model.name!r} gives a text other values when it is padded (by {size:.2g} of their size at {site.name}, layer "
-            f"{site.layer}): texts are read one length at a time, which takes longer."
+            f"{model.name!r} gives a text other values when it is padded (by {size:.2g} of their size at {where}): texts are read "
+            "one length at a time, which takes longer."
         )
         model = replace(model, padded=False, remarks=(*model.remarks, remark))
         last = sequences[-1]
@@ -108,7 +112,7 @@ def _read_together(model: LoadedModel, sequences: Sequence[Int[np.ndarray, " _"]
         return read_all(model, sequences)
     except Exception as error:
         _check_memory(error)
-        return dict.fromkeys(model.sites.found)
+        return dict.fromkeys((OUTPUT, *model.sites.found))
 
 
 def _check_memory(error: Exception) -> None:
@@ -126,11 +130,14 @@ def read_all(model: LoadedModel, sequences: Sequence[Int[np.ndarray, " _"]]) -> 
         kept = per_token(values, ids.shape)
         found[site] = None if kept is None else kept.detach().to("cpu", torch.float32, copy=True)
 
-    with (
-        model.evaluating(),
-        watching(model.network, [site for site in model.sites.found if site.width <= WIDEST], take),
-    ):
-        model.network(input_ids=ids.to(model.device), attention_mask=mask.to(model.device))
+    layers = sorted({site.layer for site in model.sites.found})
+    some = {layers[i] for i in np.linspace(0, len(layers) - 1, min(LAYERS, len(layers))).round().astype(int)}
+    sites = [site for site in model.sites.found if site.width <= WIDEST and site.layer in some]
+    with model.evaluating(), watching(model.network, sites, take):
+        result = model.network(input_ids=ids.to(model.device), attention_mask=mask.to(model.device))
+    last = first_tensor(result)
+    if last is not None and per_token(last, ids.shape) is not None:
+        take(OUTPUT, last)
     return found
 
 
@@ -158,7 +165,7 @@ def _changes(
 
 
 def _check_numbers(model: LoadedModel, values: Values) -> None:
-    for site in sorted(values, key=lambda site: site.layer):
+    for site in sorted(values.keys() - {OUTPUT}, key=lambda site: (site.layer, model.sites.found.index(site))):
         value = values[site]
         if value is not None and value.isnan().any():
             raise InputError(
