@@ -238,16 +238,14 @@ class _Search:
             what = "no block has an output projection in its attention"
             if around:
                 what = f"block {layer.number} has {len(around)} attentions"
-            for name in ("attn.heads", "attn.out"):
-                self._no((name,), f"{self.model!r} has no site {name}: {what}.")
+            self._no(("attn.heads", "attn.out"), f"{self.model!r} has no attention sites: {what}.")
             return
         last, root = projections[-1], around.pop()
         width = layer.width(last)
         behind = layer.learns_behind(last, root)
         if behind is not None:
             what = f"attention in block {layer.number} ends in {behind.path}, which is no linear map"
-            for name in ("attn.heads", "attn.out"):
-                self._no((name,), f"{self.model!r} has no site {name}: {what}.")
+            self._no(("attn.heads", "attn.out"), f"{self.model!r} has no attention sites: {what}.")
             return
         heads, fits = (None, True) if root is None else heads_of(root, width, self.config)
         if fits:

@@ -44,7 +44,7 @@ def sites(model: str, /, *, check: bool = False, base: str | None = None, trust_
             counted = f" ({heads} heads x {width // heads})" if heads else ""
             sure = [site.layer for site in confirmed if site.name == name and site.layer in layers]
             marks = [ranges(sure) or "no"] if check else []
-            table.add_row(name, ranges(layers), f"{width:,}{counted}", path, side, *marks)
+            table.add_row(name, ranges(layers), f"{width:,}{counted}", path, READ.get(side, side), *marks)
     console = Terminal()
     console.print(table)
     for remark in remarks:
@@ -57,9 +57,13 @@ def sites(model: str, /, *, check: bool = False, base: str | None = None, trust_
     for reason in dict.fromkeys(known.absent.values()):
         absent = ", ".join(name for name, why in known.absent.items() if why == reason)
         console.print(f"not here: {absent}. {reason}")
-    for name in SITES:
-        if any(site.name == name for site in known.found):
-            console.print(f"{name:12} {SITES[name]}")
+    here = [name for name in SITES if any(site.name == name for site in known.found)]
+    for name in here:
+        console.print(f"{name:{max(map(len, here))}}  {SITES[name]}")
+
+
+READ = {"experts": "neurons", "softmax": "probabilities", "sigmoid": "probabilities"}
+"""Which link turns a router's scores into probabilities is known for certain only from its values."""
 
 
 def _alike(found: Sequence[Site]) -> dict[tuple[str, int, int | None, str], list[int]]:
