@@ -37,8 +37,6 @@ STAGE = re.compile(r"^\d\d:\d\d:\d\d (.+): (begins|done|stopped)")
 FORECAST = re.compile(r"^time +about (.+) on this machine \((.+)\)")
 CELLS = ("bundled/languages", "real/languages", "bundled/part-of-speech", "real/part-of-speech")
 SMOLLM2_LAYERS = ("4", "9", "14", "19", "24", "29")
-ORDER = ("dedicated neuron", "one of several neurons", "distributed")
-"""Verdicts whose neurons are verified first."""
 
 
 @dataclass
@@ -99,9 +97,7 @@ def special_tokens(model: str) -> str:
 
 def chosen_features(findings: pl.DataFrame, count: int = 5) -> list[str]:
     """The features whose neurons are verified: dedicated ones first, then by F1."""
-    ranked = findings.with_columns(
-        place=pl.col("verdict").replace_strict({v: i for i, v in enumerate(ORDER)}, default=len(ORDER))
-    ).sort("place", "f1", descending=[False, True])
+    ranked = findings.sort(pl.col("verdict") != "dedicated neuron", -pl.col("f1"))
     return [f"{row['category']}/{row['feature']}" for row in ranked.head(count).to_dicts()]
 
 
