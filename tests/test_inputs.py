@@ -232,6 +232,12 @@ def test_texts_are_drawn_from_folders_and_treebanks_too(tmp_path):
     assert len(drawn.documents) == 7 and drawn.notes[-1] == "7 of 20 texts were drawn (seed 0)."
 
 
+def test_the_demo_corpus_is_drawn_from_like_other_data():
+    whole, drawn = (labelled_text_of(DataConfig(source="demo", max_documents=most)) for most in (None, 7))
+    assert [text.category for text in drawn] == [text.category for text in whole]
+    assert all(len(text.documents) == 7 and "were drawn" in text.notes[-1] for text in drawn)
+
+
 def test_the_options_name_every_source():
     assert set(get_args(SourceName)) == {*SOURCES, "demo"}
 

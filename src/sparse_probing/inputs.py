@@ -46,7 +46,7 @@ def labelled_text_of(config: DataConfig, reporter: Reporter | None = None) -> li
         PrerequisiteError: data of the Hugging Face hub without the extra or without network.
     """
     if config.source == "demo":
-        return demo_corpus.demo_categories()
+        return [_drawn(text, config) for text in demo_corpus.demo_categories()]
     if config.data is None:
         raise InputError("no data named: give --data FILE with --label COLUMN, or --source NAME with --data FOLDER.")
     if config.source is not None:
