@@ -1,4 +1,4 @@
-"""The sites of twenty-three architectures: found from the module tree, equal to each family's own formula."""
+"""The sites of twenty-three architectures: found from a traced pass, equal to each family's own formula."""
 
 from __future__ import annotations
 

@@ -77,7 +77,8 @@ def test_a_model_whose_texts_change_each_other_is_refused(tokenizer):
 
 
 def test_values_that_are_no_numbers_name_the_first_layer(tokenizer):
-    network = noisy(hf.LlamaConfig(**SMALL))
+    deep: dict[str, Any] = SMALL | {"num_hidden_layers": 12}  # more layers than are read with padding
+    network = noisy(hf.LlamaConfig(**deep))
     with torch.no_grad():
         network.layers[1].mlp.down_proj.weight[0, 0] = torch.nan
     with pytest.raises(
@@ -260,6 +261,18 @@ def test_a_changed_expert_neuron_equals_changed_weights(mixture):
         bare = model.network(input_ids=ids).last_hidden_state
     torch.testing.assert_close(changed, wanted, atol=1e-5, rtol=1e-4)
     assert not torch.allclose(changed, bare)
+
+
+def test_experts_are_confirmed_by_their_own_weights_only(mixture, monkeypatch):
+    model, _ = mixture
+    experts = set(sp.find_units(model, "moe.experts.neurons"))
+    assert experts <= confirmed_sites(model)
+    module: Any = model.network.get_submodule(next(iter(experts)).module_path)
+    plainly = module.forward
+    monkeypatch.setattr(
+        module, "forward", lambda *given: 2 * plainly(*given)
+    )  # writes something else than its weights say
+    assert {site.layer for site in experts - confirmed_sites(model)} == {next(iter(experts)).layer}
 
 
 def test_router_probabilities_cannot_be_changed(mixture):

@@ -13,7 +13,7 @@ from sparse_probing.errors import InputError
 from sparse_probing.records import TextFormat
 
 TODAY = datetime(2024, 7, 26)
-"""The date that templates are told: the default of Llama 3's. With the date of the day a run could not be repeated tomorrow."""
+"""The date given to templates: the default of Llama 3's. With the current date, a run could not be repeated the next day."""
 CODES = ("%-d", "%-m", "%d", "%e", "%m", "%b", "%B", "%y", "%Y", "%a", "%A", "%H", "%I", "%M", "%S", "%p", "%j")
 CLOCK = "strftime_now"
 """What templates call for the date."""

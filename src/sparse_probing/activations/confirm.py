@@ -13,6 +13,7 @@ from itertools import combinations
 import torch
 from torch import Tensor, nn
 
+from sparse_probing.activations.experts import confirmed, routed
 from sparse_probing.activations.loaded import LoadedModel
 from sparse_probing.activations.roles import linear_shape, named_like_norm
 from sparse_probing.activations.self_check import call_of, near, reported
@@ -39,8 +40,15 @@ def confirmed_sites(model: LoadedModel) -> frozenset[Site]:
         if (site.module_path, site.call) in written
         or (site.name.startswith("resid.") and reported(model, trace, site))
         or (site.name == "mlp.pre" and _is_activated(model, trace, site, neurons[site.layer]))
-        or site.side == "experts"  # compared with what the experts write when they were found
+        or (site.side == "experts" and _is_routed_sum(model, trace, site))
     )
+
+
+def _is_routed_sum(model: LoadedModel, trace: Trace, site: Site) -> bool:
+    """Whether the experts' neurons, sent down and weighted, are what the experts write; compared in float32 only."""
+    call = call_of(model, trace, site)
+    given = None if call is None else routed(call.arguments)
+    return call is not None and given is not None and confirmed(call, given) is True
 
 
 def _is_activated(model: LoadedModel, trace: Trace, site: Site, neurons: Site) -> bool:

@@ -58,7 +58,7 @@ def watching(network: nn.Module, sites: Sequence[Site], take: Take) -> Iterator[
 
 
 class CountedCalls:
-    """How often modules were called in the current pass: layers that share a module are told apart by that."""
+    """How often shared modules were called in the current pass, which tells one layer from another."""
 
     def __init__(self, shared: Iterable[nn.Module]) -> None:
         self._shared = set(shared)
@@ -79,7 +79,7 @@ class CountedCalls:
 
 @contextmanager
 def counted_calls(network: nn.Module, sites: Iterable[Site]) -> Iterator[CountedCalls]:
-    """Count the calls of modules that layers share, anew in each pass; hooks that ask must be registered inside.
+    """Count the calls of modules that layers share, from 0 in each pass; hooks that use the count are registered inside.
 
     Args:
         network: what is called once per pass.

@@ -114,7 +114,7 @@ def _hook(
         )
 
     if site.side == "experts":
-        return module.register_forward_hook(_changed_experts(intervention, sequences, where), with_kwargs=True)
+        return module.register_forward_hook(_changed_experts(intervention, sequences, where, calls), with_kwargs=True)
     if site.side != "input":
         raise InputError(
             f"units of {site.name} cannot be changed: they are probabilities, which the model does not read."
@@ -131,10 +131,14 @@ def _hook(
     return module.register_forward_pre_hook(before, with_kwargs=True)
 
 
-def _changed_experts(intervention: Intervention, sequences: np.ndarray, where: Tensor | None) -> Any:
+def _changed_experts(
+    intervention: Intervention, sequences: np.ndarray, where: Tensor | None, calls: CountedCalls
+) -> Any:
     site = intervention.site
 
     def after(module: Any, arguments: tuple[Any, ...], named: dict[str, Any], output: Tensor) -> Tensor:
+        if not calls.is_turn_of(site, module):
+            return output
         if module.has_post_expert_norm:
             raise InputError(f"units of {site.name} cannot be changed in this model: each expert ends in a norm.")
         given = given_to(site, arguments, named)

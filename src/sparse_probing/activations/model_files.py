@@ -42,7 +42,7 @@ class ModelFiles:
 
 
 def find_model(name: str, base: str | None = None) -> ModelFiles:
-    """The files that a model's name stands for; a name that is nothing on this disk is taken for a hub id.
+    """The files of a model; a name that does not exist on this disk is taken as a hub id.
 
     Args:
         name: `demo`, a local folder, a GGUF file, or a hub id.

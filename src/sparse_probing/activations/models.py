@@ -124,7 +124,7 @@ def outline_model(
         name=name,
         network=network,
         tokenizer=load_tokenizer(files, config, text_format, trust_remote_code=trust_remote_code),
-        sites=find_sites(network, name, config=config),
+        sites=find_sites(network, name),
         context=_context(network, config),
     )
 

@@ -1,4 +1,4 @@
-"""What a module is, told from its class, its parts and its name: linear map, attention, activation, state space, experts."""
+"""What a module is, by its class, its parts and its name: linear map, attention, activation, state space, experts."""
 
 from __future__ import annotations
 

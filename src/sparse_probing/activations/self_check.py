@@ -86,7 +86,7 @@ def check_model(model: LoadedModel, trace: Trace, sequences: Sequence[Int[np.nda
     except Exception as error:
         _check_memory(error)
         raise InputError(f"model {model.name!r} cannot read a text: {brief(error)}.") from None
-    _check_numbers(model, alone[-1])
+    _check_numbers(model, trace)
     refused = _other_states(model, trace)
     changes = _changes(model, alone, _read_together(model, sequences), sequences)
     if changes:
@@ -164,13 +164,14 @@ def _changes(
     return found
 
 
-def _check_numbers(model: LoadedModel, values: Values) -> None:
-    for site in sorted(values.keys() - {OUTPUT}, key=lambda site: (site.layer, model.sites.found.index(site))):
-        value = values[site]
-        if value is not None and value.isnan().any():
+def _check_numbers(model: LoadedModel, trace: Trace) -> None:
+    for site in sorted(model.sites.found, key=lambda site: site.layer):
+        call = call_of(model, trace, site)
+        values = None if call is None else call.entered if site.side in ("input", "experts") else call.left
+        if values is not None and values.isnan().any():
             raise InputError(
                 f"model {model.name!r} gives values that are no numbers (NaN) from layer {site.layer} on, at {site.name}, in "
-                f"{str(model.network.dtype).removeprefix('torch.')}: try --dtype float32, or get the weights anew."
+                f"{str(model.network.dtype).removeprefix('torch.')}: try --dtype float32, or download the weights again."
             )
 
 

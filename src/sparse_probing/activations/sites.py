@@ -71,20 +71,19 @@ class ModelSites:
         return sites
 
 
-def find_sites(network: nn.Module, model: str, *, config: Any = None, trace: Trace | None = None) -> ModelSites:
+def find_sites(network: nn.Module, model: str, *, trace: Trace | None = None) -> ModelSites:
     """All sites of a network, from a pass over a few tokens; without weights (meta device), from shapes alone.
 
     Args:
         network: the base model, without head.
         model: its name, for messages.
-        config: of the model, where the network has none of its own.
         trace: of a pass over the network; null to make one.
 
     Raises:
         InputError: no stack of equal blocks.
     """
-    config = _text_config(network, config, model)
-    trace = trace or trace_network(network, model, config=config)
+    config = _text_config(network, model)
+    trace = trace or trace_network(network, model)
     stack = find_stack(network, trace, config, model)
     search = _Search(model, config, trace, stack.n_layers)
     for block in stack.blocks:
@@ -105,7 +104,6 @@ def trace_network(
     network: nn.Module,
     model: str,
     *,
-    config: Any = None,
     ids: Sequence[int] | None = None,
     device: torch.device | None = None,
 ) -> Trace:
@@ -114,14 +112,13 @@ def trace_network(
     Args:
         network: the base model, without head.
         model: its name, for messages.
-        config: of the model, where the network has none of its own.
         ids: tokens to read; null for some that are no padding.
         device: where they are sent; null for that of the first weights.
 
     Raises:
         InputError: a model that does not read text, has no stack of equal blocks, or cannot be run.
     """
-    config = _text_config(network, config, model)
+    config = _text_config(network, model)
     try:
         return traced(network, ids, device)
     except MemoryError:
@@ -134,12 +131,12 @@ def trace_network(
         raise InputError(f"model {model!r} cannot read a text: {brief(error)}.") from None
 
 
-def _text_config(network: nn.Module, config: Any, model: str) -> Any:
+def _text_config(network: nn.Module, model: str) -> Any:
     """The configuration of the part that reads text: models that also see images nest it."""
     reads = getattr(network, "main_input_name", "input_ids")
     if reads != "input_ids":
         raise InputError(f"model {model!r} reads {reads}, not text: name a language model or a text encoder.")
-    config = getattr(network, "config", config)
+    config: Any = network.config
     return config.get_text_config()
 
 

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
 from sparse_probing.activations.roles import is_routed
-from sparse_probing.activations.wrapped import evaluation_mode
+from sparse_probing.activations.wrapped import evaluating
 
 TOKENS = 9
 """Length of the traced sequence where none is given. Odd: no width, no number of heads or of streams."""
@@ -42,7 +42,6 @@ class Call:
     """First tensor among its results."""
     arguments: tuple[Any, ...] = ()
     """As given, for mixtures of experts only."""
-    results: Any = None
 
     def within(self, other: Call) -> bool:
         """Whether the call happened inside another one."""
@@ -69,8 +68,6 @@ class Trace:
     calls: list[Call] = field(default_factory=list)
     hidden_states: tuple[Tensor, ...] = ()
     """What transformers itself reports, where it does."""
-    skipped: dict[str, str] = field(default_factory=dict)
-    """Without values: modules that cannot run on shapes alone, and why. Their result was taken to be shaped like their input."""
 
     def inside(self, call: Call) -> list[Call]:
         """Calls inside another one, in order."""
@@ -96,9 +93,8 @@ def traced(network: nn.Module, ids: Sequence[int] | None = None, device: torch.d
         stack.enter_context(_hooks_as_found(network))
         stack.enter_context(_watched(network, trace))
         if not exact:
-            stack.enter_context(_on_shapes_alone(network, trace))
-        stack.enter_context(evaluation_mode(network))
-        stack.enter_context(_without_cache(network))
+            stack.enter_context(_on_shapes_alone(network))
+        stack.enter_context(evaluating(network))
         result = _pass(network, torch.tensor([ids], device=device or _device(network)))
     states = getattr(result, "hidden_states", None)
     if exact and isinstance(states, tuple):
@@ -122,21 +118,6 @@ def listed(network: nn.Module) -> Trace:
 
     visit(network, "", None)
     return trace
-
-
-@contextmanager
-def _without_cache(network: nn.Module) -> Iterator[None]:
-    """Keys and values of earlier tokens are for generation; some architectures cannot make an empty store of them."""
-    config = getattr(network, "config", None)
-    before = getattr(config, "use_cache", None)
-    if before is None:
-        yield
-        return
-    try:
-        config.use_cache = False  # pyright: ignore[reportOptionalMemberAccess]
-        yield
-    finally:
-        config.use_cache = before  # pyright: ignore[reportOptionalMemberAccess]
 
 
 def without_weights(network: nn.Module) -> bool:
@@ -164,13 +145,9 @@ def _hooks_as_found(network: nn.Module) -> Iterator[None]:
 
 
 def _pass(network: nn.Module, ids: Tensor) -> Any:
-    """A plain pass; hidden states are asked for where the network can give them."""
-    options: dict[str, Any] = {"input_ids": ids}
-    if not ids.is_meta:
-        options["attention_mask"] = torch.ones_like(ids)
-    if getattr(network, "config", None) is None:  # FSMT's encoder, which takes no options
-        return network(**options)
-    return network(**options, output_hidden_states=True)
+    """A plain pass that asks for hidden states."""
+    mask = {} if ids.is_meta else {"attention_mask": torch.ones_like(ids)}
+    return network(input_ids=ids, **mask, output_hidden_states=True)
 
 
 def embeddings(network: Any) -> Any:
@@ -235,8 +212,6 @@ def _watched(network: nn.Module, trace: Trace) -> Iterator[None]:
             call.end, events = events, events + 1
             if call.module is module:
                 call.left = _kept(first_tensor(results), exact=trace.exact)
-                if isinstance(results, tuple | list):
-                    call.results = results
                 return
 
     with ExitStack() as stack:
@@ -277,18 +252,17 @@ class _Answers(TorchFunctionMode):
 
 
 @contextmanager
-def _on_shapes_alone(network: nn.Module, trace: Trace) -> Iterator[None]:
+def _on_shapes_alone(network: nn.Module) -> Iterator[None]:
     """On the meta device, a module that needs values (which expert gets which token?) gives back what is shaped like its input."""
 
     def lenient(path: str, forward: Callable[..., Any]) -> Callable[..., Any]:
         def run(*arguments: Any, **named: Any) -> Any:
             try:
                 return forward(*arguments, **named)
-            except Exception as error:
+            except Exception:
                 hidden = first_tensor(arguments or named.get("hidden_states", named))
                 if hidden is None or not hidden.is_floating_point() or "." not in path:
                     raise
-                trace.skipped[path] = f"{type(error).__name__}: {error}"
                 return torch.empty_like(hidden)
 
         return run

@@ -74,13 +74,14 @@ def _offloaded(network: nn.Module) -> bool:
 
 
 @contextmanager
-def evaluating(network: PreTrainedModel) -> Iterator[None]:
+def evaluating(network: nn.Module) -> Iterator[None]:
     """Evaluation mode inside, and no keys and values kept for generation; afterwards the network is what it was."""
-    settings = vars(network.config)
+    config: Any = network.config
+    settings = vars(config)
     kept = {key: settings[key] for key in ("use_cache",) if key in settings}
     with evaluation_mode(network):
         try:
-            network.config.use_cache = False
+            config.use_cache = False
             yield
         finally:
             settings.pop("use_cache", None)

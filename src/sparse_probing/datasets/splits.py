@@ -158,7 +158,7 @@ def enough_rows(dataset: FeatureDataset, least: int) -> tuple[list[int], list[in
     if not (features or targets):
         usable = dataset.eligible.any(axis=1)
         empty = [s.value for i, s in enumerate(SPLITS) if not (usable & (dataset.row_split == i)).any()]
-        way_out = f" No labelled row is in the {empty[0]} split: --split-by group draws a split anew." if empty else ""
+        way_out = f" No labelled row is in the {empty[0]} split: --split-by group draws a new split." if empty else ""
         category = dataset.categories[0] if dataset.categories else dataset.targets[0].category
         raise InputError(
             f"{said[0]} ({category}); at least {least} of each are needed in every split. "
