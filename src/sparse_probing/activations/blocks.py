@@ -9,7 +9,8 @@ from typing import Any
 
 from torch import nn
 
-from sparse_probing.activations.roles import linear_shape, stated
+from sparse_probing.activations.loading import stated
+from sparse_probing.activations.roles import linear_shape
 from sparse_probing.activations.trace import Call, Trace
 from sparse_probing.errors import InputError
 

@@ -15,7 +15,8 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
-from sparse_probing.activations.roles import is_routed, stated
+from sparse_probing.activations.loading import stated
+from sparse_probing.activations.roles import is_routed
 from sparse_probing.activations.trace import Call
 from sparse_probing.records import Side
 

@@ -8,6 +8,7 @@ from typing import Any
 from torch import nn
 
 from sparse_probing.activations.blocks import Block
+from sparse_probing.activations.loading import stated
 from sparse_probing.activations.roles import (
     is_activation,
     is_attention,
@@ -17,7 +18,6 @@ from sparse_probing.activations.roles import (
     named_like_attention,
     named_like_cross_attention,
     named_like_norm,
-    stated,
 )
 from sparse_probing.activations.trace import Call, Trace
 

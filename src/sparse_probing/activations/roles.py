@@ -7,6 +7,8 @@ from typing import Any
 from torch import Tensor, nn
 from transformers.pytorch_utils import Conv1D
 
+from sparse_probing.activations.loading import stated
+
 HEAD_COUNTS = ("num_heads", "num_attention_heads", "num_v_heads", "n_heads", "n_head", "num_attn_heads", "heads")
 HEAD_SIZES = (
     "v_head_dim", "head_v_dim", "value_head_dim", "head_dim", "attention_head_size", "head_size", "key_value_proj_dim",
@@ -77,14 +79,6 @@ def is_routed(module: nn.Module) -> bool:
     kind, down = type(module).__name__.lower(), getattr(module, "down_proj", None)
     stacked = isinstance(down, Tensor) and down.ndim == 3
     return "expert" in kind and (stacked or "shared" not in kind)
-
-
-def stated(config: Any, key: str) -> Any:
-    """What a configuration says, null where it says nothing; some refuse to name what differs between layers."""
-    try:
-        return getattr(config, key, None)
-    except Exception:
-        return None
 
 
 def heads_of(attention: nn.Module, width: int, config: Any) -> tuple[int | None, bool]:

@@ -19,9 +19,10 @@ from torch import Tensor, nn
 from sparse_probing.activations.blocks import Block, find_stack
 from sparse_probing.activations.experts import EXPERT_SITES, expert_sites
 from sparse_probing.activations.layer import Layer
-from sparse_probing.activations.loading import brief
-from sparse_probing.activations.roles import heads_of, stated
-from sparse_probing.activations.trace import Call, Trace, listed, traced, without_weights
+from sparse_probing.activations.loading import brief, stated
+from sparse_probing.activations.roles import heads_of
+from sparse_probing.activations.trace import Call, Trace, listed, traced
+from sparse_probing.activations.wrapped import without_weights
 from sparse_probing.errors import InputError
 from sparse_probing.records import NEURONS, Side, Site
 

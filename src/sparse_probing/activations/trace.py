@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
 from sparse_probing.activations.roles import is_routed
-from sparse_probing.activations.wrapped import evaluating
+from sparse_probing.activations.wrapped import evaluating, without_weights
 
 TOKENS = 9
 """Length of the traced sequence where none is given. Odd: no width, no number of heads or of streams."""
@@ -118,12 +118,6 @@ def listed(network: nn.Module) -> Trace:
 
     visit(network, "", None)
     return trace
-
-
-def without_weights(network: nn.Module) -> bool:
-    """Whether a network has shapes only; weights that a device map left on disk come when they are needed."""
-    brought = any(hasattr(module, "_hf_hook") for module in network.modules())
-    return not brought and any(parameter.is_meta for parameter in network.parameters())
 
 
 @contextmanager

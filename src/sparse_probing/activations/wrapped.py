@@ -54,7 +54,7 @@ def unwrapped(network: Any, name: str) -> PreTrainedModel:
     if maker == "sentence_transformers" and (inner := getattr(next(iter(parts.values()), None), "auto_model", None)):
         return unwrapped(inner, name)
     if isinstance(network, PreTrainedModel):
-        if any(parameter.is_meta for parameter in network.parameters()) and not _offloaded(network):
+        if without_weights(network):
             raise InputError(
                 f"{name!r} has no weights (they are on the meta device): load them, or let load_model do it."
             )
@@ -68,9 +68,10 @@ def unwrapped(network: Any, name: str) -> PreTrainedModel:
     raise InputError(f"{name!r} is a {kind}, which cannot be read: {HOW}.")
 
 
-def _offloaded(network: nn.Module) -> bool:
-    """Whether accelerate brings weights from the disk or main memory when they are needed."""
-    return any(hasattr(module, "_hf_hook") for module in network.modules())
+def without_weights(network: nn.Module) -> bool:
+    """Whether a network has shapes only (meta device); accelerate brings weights from disk or main memory when they are needed."""
+    brought = any(hasattr(module, "_hf_hook") for module in network.modules())
+    return not brought and any(parameter.is_meta for parameter in network.parameters())
 
 
 @contextmanager
