@@ -24,12 +24,12 @@ from page import machine, write_section
 from sparse_probing.activations.effects import loss_budget
 from sparse_probing.activations.loaded import LoadedModel
 from sparse_probing.activations.models import load_model
-from sparse_probing.analyses.evidence_texts import EvidenceTexts, Scoring, evidence_texts, parts_of
-from sparse_probing.analyses.feature_effects import Support, Treatment, feature_effects
 from sparse_probing.config import RunConfig
 from sparse_probing.datasets.feature_dataset import FeatureDataset
 from sparse_probing.inputs import build_dataset, labelled_text_of
 from sparse_probing.records import NEURONS
+from sparse_probing.studies.effects.interventions import Support, Treatment, feature_effects
+from sparse_probing.studies.effects.texts import EvidenceTexts, Scoring, evidence_texts, parts_of
 
 NEURONS_TRIED, PLACEBOS, WINDOW = 20, 20, 256
 CATEGORY = "natural language"

@@ -20,8 +20,8 @@ from sparse_probing.activations.model_files import find_model
 from sparse_probing.activations.models import load_config
 from sparse_probing.activations.sites import find_sites
 from sparse_probing.activations.weights import read_weights
-from sparse_probing.analyses.weight_statistics import neuron_statistics, percentile
 from sparse_probing.errors import InputError
+from sparse_probing.studies.weights.statistics import neuron_statistics, percentile
 
 LAYER = 1
 PERCENTILES = (20, 50, 80)

@@ -15,12 +15,12 @@ from pathlib import Path
 
 import torch
 
-from sparse_probing.analyses.doses import parse_dose
-from sparse_probing.analyses.steering import Change, changes_of, find_reader, pooling_of, steer
+from sparse_probing.open_run import open_model
 from sparse_probing.records import task_rng, unit_name
-from sparse_probing.reopen import open_model
 from sparse_probing.results.findings import named_finding
 from sparse_probing.results.run_folder import read_run
+from sparse_probing.studies.effects.doses import parse_dose
+from sparse_probing.studies.steering.steering import Change, changes_of, find_reader, pooling_of, steer
 
 CATEGORY = "natural language"
 CONTINUATIONS = {

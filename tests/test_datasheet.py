@@ -14,8 +14,6 @@ import polars as pl
 import pytest
 from tokenizers import Tokenizer, models, pre_tokenizers
 
-from sparse_probing.analyses.confounds import FEW, warnings_of
-from sparse_probing.analyses.datasheet import BINS, MOST_NAMES, NOT_STATED, bin_width, datasheet
 from sparse_probing.datasets.backends import FastBackend
 from sparse_probing.datasets.build_rows import build_feature_dataset
 from sparse_probing.datasets.feature_dataset import FeatureDataset, concatenate
@@ -24,9 +22,11 @@ from sparse_probing.datasets.rules import SamplingRules
 from sparse_probing.datasets.text_tokenizer import TextTokenizer
 from sparse_probing.errors import InputError
 from sparse_probing.records import SPLITS
-from sparse_probing.report.datasheet import write_datasheet
-from sparse_probing.views.dataset_view import dataset_view, read_run_sheets
-from sparse_probing.views.dataset_words import KINDS, LOOK, MENDED
+from sparse_probing.studies.datasheet.confounds import FEW, warnings_of
+from sparse_probing.studies.datasheet.datasheet import BINS, MOST_NAMES, NOT_STATED, bin_width, datasheet
+from sparse_probing.studies.datasheet.page import write_datasheet
+from sparse_probing.studies.datasheet.view import dataset_view, read_run_sheets
+from sparse_probing.studies.datasheet.words import KINDS, LOOK, MENDED
 
 EVIL = "<script>window.hacked=1</script>"
 

@@ -24,26 +24,10 @@ from sparse_probing.activations.loaded import LoadedModel
 from sparse_probing.activations.models import wrap_model
 from sparse_probing.activations.replay import NOWHERE
 from sparse_probing.activations.token_statistics import UnitStatistics
-from sparse_probing.analyses.ablation import EffectBootstrap, RowLosses, effect_row, interval, row_losses
-from sparse_probing.analyses.doses import Dose, new_values, parse_dose
-from sparse_probing.analyses.downstream import downstream_row, later_probe
-from sparse_probing.analyses.effect_matrix import NeuronSet, matrix_rows, neuron_sets, ranked_neurons, summary_rows
-from sparse_probing.analyses.evidence_texts import (
-    OTHERS,
-    PREFERRED,
-    EvidenceTexts,
-    Scoring,
-    category_texts,
-    evidence_texts,
-    parts_of,
-)
-from sparse_probing.analyses.feature_effects import Support, Treatment, feature_effects, set_effects
-from sparse_probing.analyses.placebo import draw_placebos
 from sparse_probing.datasets.feature_dataset import FeatureDataset
 from sparse_probing.errors import InputError
 from sparse_probing.metrics.scores import Scored, metrics_at
 from sparse_probing.records import POOLINGS, SPLITS, Pooling, Split
-from sparse_probing.results.evidence_tables import ABLATIONS, EFFECT_MATRIX
 from sparse_probing.results.tables import FINDINGS, NEURONS, PROBES, table
 from sparse_probing.results.verdict import (
     CAUSAL,
@@ -54,6 +38,22 @@ from sparse_probing.results.verdict import (
     Ablation,
     SecondLook,
     second_verdict,
+)
+from sparse_probing.studies.effects.ablation import EffectBootstrap, RowLosses, effect_row, interval, row_losses
+from sparse_probing.studies.effects.doses import Dose, new_values, parse_dose
+from sparse_probing.studies.effects.downstream import downstream_row, later_probe
+from sparse_probing.studies.effects.interventions import Support, Treatment, feature_effects, set_effects
+from sparse_probing.studies.effects.matrix import NeuronSet, matrix_rows, neuron_sets, ranked_neurons, summary_rows
+from sparse_probing.studies.effects.placebo import draw_placebos
+from sparse_probing.studies.effects.tables import ABLATIONS, EFFECT_MATRIX
+from sparse_probing.studies.effects.texts import (
+    OTHERS,
+    PREFERRED,
+    EvidenceTexts,
+    Scoring,
+    category_texts,
+    evidence_texts,
+    parts_of,
 )
 
 NEXT = Scoring(None)

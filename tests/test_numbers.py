@@ -15,7 +15,6 @@ from sklearn.metrics import mean_absolute_error, r2_score
 
 import sparse_probing as sp
 from sparse_probing.activations.store import Activations
-from sparse_probing.charts.specs import number_profile, r2_against_k
 from sparse_probing.cli.progress import print_findings
 from sparse_probing.datasets.feature_dataset import FeatureDataset, NumberTarget
 from sparse_probing.datasets.labelled_text import Document, LabelledText
@@ -29,7 +28,7 @@ from sparse_probing.ranking.permutation_null import (
 )
 from sparse_probing.ranking.statistics import number_correlations
 from sparse_probing.records import POOLINGS, Pooling, Split
-from sparse_probing.report.html import write_report
+from sparse_probing.report.run_report import write_report
 from sparse_probing.results import tables as schema
 from sparse_probing.results.number_verdict import NumberEvidence, number_verdict
 from sparse_probing.results.verdict import Rivals
@@ -46,6 +45,7 @@ from sparse_probing.sweep.number_probes import (
 )
 from sparse_probing.sweep.numbers import number_data, plan_numbers, rows_with_number, run_numbers
 from sparse_probing.sweep.plan import Method, Plan
+from sparse_probing.views.charts import number_profile, r2_against_k
 
 from .conftest import SENTENCES, rivals
 
@@ -484,7 +484,7 @@ def test_a_run_that_was_stopped_ends_in_the_same_bytes(position_run, model_folde
 
     made = config(model_folders["gpt2"], tmp_path / "run").model_copy(update={"workers": 2})
     with monkeypatch.context() as patched, pytest.raises(KeyboardInterrupt):
-        patched.setattr("sparse_probing.experiment.evaluate_numbers", stop)
+        patched.setattr("sparse_probing.jobs.run.evaluate_numbers", stop)
         sp.run(made, labelled=[texts(features=False)])
     tasks = sorted((tmp_path / "run/tasks").glob("numbers-*.json"))
     assert len(tasks) == 12

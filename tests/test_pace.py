@@ -15,7 +15,7 @@ from sparse_probing.activations.pace import EFFICIENCY, estimated_pace, measured
 from sparse_probing.config import RunConfig
 from sparse_probing.datasets.unlabelled import every_token
 from sparse_probing.errors import InputError
-from sparse_probing.experiment import forecast_words, run
+from sparse_probing.jobs.run import forecast_words, run
 from sparse_probing.sweep.pace import PER_CELL, PER_TASK, START, TWIN, probing_seconds
 
 from .conftest import SENTENCES, Counted
@@ -91,7 +91,7 @@ def test_a_run_that_will_not_fit_says_so_before_the_model_is_loaded(reviews, mod
     def stop(_config: RunConfig) -> None:
         raise InputError("stopped here")
 
-    monkeypatch.setattr("sparse_probing.experiment.model_of", stop)
+    monkeypatch.setattr("sparse_probing.jobs.run.model_of", stop)
     notes = []
     monkeypatch.setattr(Counted, "note", lambda _self, text: notes.append(text))
     config = RunConfig(model=str(model_folders["llama"]), data=reviews, label=("german",), out=tmp_path / "o")

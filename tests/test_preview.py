@@ -16,7 +16,6 @@ from rich.console import Console
 from transformers import PreTrainedTokenizerFast
 
 from sparse_probing.activations.models import outline_model
-from sparse_probing.analyses.preview import MARKED, Piece, PreviewRow, pieces_of, preview_rows, visible_bounds
 from sparse_probing.cli.preview import print_preview
 from sparse_probing.datasets.backends import FastBackend
 from sparse_probing.datasets.build_rows import build_feature_dataset
@@ -25,8 +24,9 @@ from sparse_probing.datasets.labelled_text import Document, LabelledText, Span
 from sparse_probing.datasets.rules import SamplingRules
 from sparse_probing.datasets.sources.demo_corpus import demo_categories
 from sparse_probing.datasets.text_tokenizer import TextTokenizer, tokenize
-from sparse_probing.report.datasheet import write_preview
-from sparse_probing.views.visible import END_ISOLATE, ISOLATE, isolated, visible
+from sparse_probing.pages.visible import END_ISOLATE, ISOLATE, isolated, visible
+from sparse_probing.studies.datasheet.page import write_preview
+from sparse_probing.studies.datasheet.preview import MARKED, Piece, PreviewRow, pieces_of, preview_rows, visible_bounds
 
 EVIL = "<script>window.hacked=1</script>"
 

@@ -15,7 +15,21 @@ from sklearn.metrics import roc_auc_score
 
 from sparse_probing.activations.extract import extract, find_units, token_activations
 from sparse_probing.activations.strongest import WatchedUnit, strongest_tokens
-from sparse_probing.analyses.activation_profile import (
+from sparse_probing.datasets.text_folder import LONGEST, read_texts
+from sparse_probing.datasets.unlabelled import every_token
+from sparse_probing.errors import InputError
+from sparse_probing.pages.render import environment, json_for_script, token_shades
+from sparse_probing.results.tables import EXAMPLES, table
+from sparse_probing.studies.effects.texts import category_groups
+from sparse_probing.studies.examples.examples import (
+    DistinctExamples,
+    NamedNeuron,
+    choose_examples,
+    evidence_examples,
+    near_quantile,
+    show_examples,
+)
+from sparse_probing.studies.profile.profile import (
     CURVE_POINTS,
     TokenTrace,
     activation_profile,
@@ -24,24 +38,10 @@ from sparse_probing.analyses.activation_profile import (
     token_trace,
     weighted_auc,
 )
-from sparse_probing.analyses.activation_profile import strongest_tokens as strongest_means
-from sparse_probing.analyses.evidence_texts import category_groups
-from sparse_probing.analyses.examples import (
-    DistinctExamples,
-    NamedNeuron,
-    choose_examples,
-    evidence_examples,
-    near_quantile,
-    show_examples,
-)
-from sparse_probing.analyses.text_examples import text_examples
-from sparse_probing.datasets.text_folder import LONGEST, read_texts
-from sparse_probing.datasets.unlabelled import every_token
-from sparse_probing.errors import InputError
-from sparse_probing.report.html import json_for_script, token_shades
-from sparse_probing.results.profile_tables import PROFILE_TABLES
-from sparse_probing.results.tables import EXAMPLES, table
-from sparse_probing.views.profile_view import profile_charts, profile_overview, profile_view, token_label
+from sparse_probing.studies.profile.profile import strongest_tokens as strongest_means
+from sparse_probing.studies.profile.tables import PROFILE_TABLES
+from sparse_probing.studies.profile.text_examples import text_examples
+from sparse_probing.studies.profile.view import profile_charts, profile_overview, profile_view, token_label
 
 from .conftest import SENTENCES
 
@@ -557,7 +557,6 @@ def test_labels_show_blanks_and_let_nothing_act():
 
 
 def test_the_macro_escapes_what_comes_from_data(labelled, traces, monkeypatch):
-    from sparse_probing.report import html
 
     evil = "<script>alert(1)</script>"
     trace = dataclasses.replace(planted(context=1, token=0), spelling={i: f"{evil}{i}" for i in range(12)})
@@ -575,22 +574,10 @@ def test_the_macro_escapes_what_comes_from_data(labelled, traces, monkeypatch):
     record = profile_view(tables, "c", "f")
     assert record is not None
     page = (
-        '{% from "profile.html" import profile, profile_overview %}'
+        '{% from "studies/profile/page.html" import profile, profile_overview %}'
         '{{ profile_overview(over, "o") }}{{ profile(record, "k", shade) }}'
     )
-
-    class Page:
-        def __init__(self, root):
-            self.root = root
-
-        def __truediv__(self, name):
-            return Page(self.root / name) if name != "page" else self
-
-        def read_text(self, encoding):
-            return page if self.root.name == "templates" else self.root.read_text(encoding=encoding)
-
-    monkeypatch.setattr(html, "_VIEWS", Page(html._VIEWS))
-    text = html.render("page", over=profile_overview(tables), record=record, shade=token_shades)
+    text = environment().from_string(page).render(over=profile_overview(tables), record=record, shade=token_shades)
     assert "<script" not in text
     assert "&lt;script&gt;" in text
     for words in (

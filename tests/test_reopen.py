@@ -13,8 +13,8 @@ import sparse_probing as sp
 from sparse_probing.activations.models import load_model
 from sparse_probing.datasets.labelled_text import LabelledText, document_level_text
 from sparse_probing.errors import InputError
+from sparse_probing.open_run import open_model, open_run, problem_of_run
 from sparse_probing.records import Split
-from sparse_probing.reopen import open_model, open_run, problem_of_run
 from tests.conftest import SENTENCES
 from tests.test_run import QUICK
 
@@ -220,7 +220,7 @@ def test_a_run_folder_cannot_ask_for_the_models_code(folder, tmp_path, monkeypat
         asked.append(trust_remote_code)
         return load_model(*arguments, **named)
 
-    monkeypatch.setattr("sparse_probing.reopen.load_model", load)
+    monkeypatch.setattr("sparse_probing.open_run.load_model", load)
     config, _ = open_model(copy)
     assert config.trust_remote_code
     open_model(copy, trust_remote_code=True)

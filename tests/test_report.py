@@ -12,11 +12,12 @@ import polars as pl
 import pytest
 
 import sparse_probing as sp
-from sparse_probing.charts.specs import activation_histogram, f1_against_k, layer_heatmap
 from sparse_probing.cli.main import main
 from sparse_probing.errors import InputError
-from sparse_probing.experiment import _rename
-from sparse_probing.report.html import json_for_script, token_shades, write_report
+from sparse_probing.jobs.run import _rename
+from sparse_probing.pages.render import json_for_script, token_shades
+from sparse_probing.report.run_report import write_report
+from sparse_probing.views.charts import activation_histogram, f1_against_k, layer_heatmap
 
 EVIL = "<script>window.hacked=1</script><img src=x onerror=window.hacked=1> {{ 7*7 }} %s </details> \u202e\u2066"
 

@@ -1,4 +1,4 @@
-"""Data flows one way: a room imports only rooms above it, and torch is imported in `activations` only."""
+"""Data flows one way: a room imports only rooms above it; torch stays in `activations`, altair in the modules named `charts`."""
 
 from __future__ import annotations
 
@@ -6,15 +6,16 @@ import ast
 import subprocess
 import sys
 from collections.abc import Iterator
+from fnmatch import fnmatch
 from pathlib import Path
 
 SOURCE = Path(__file__).parent.parent / "src" / "sparse_probing"
 ROOMS = [
-    "errors", "records", "files", "compiled", "progress", "datasets", "activations", "ranking", "probes", "selection",
-    "metrics", "estimators", "results", "sweep", "analyses", "charts", "views", "report", "config", "inputs", "dataset_build",
-    "reopen", "experiment", "verification", "cli",
+    "errors", "records", "files", "compiled", "progress", "pages", "datasets", "activations", "ranking", "probes", "selection",
+    "metrics", "estimators", "config", "inputs", "results", "sweep", "open_run", "studies", "views", "report", "jobs", "cli",
 ]  # fmt: skip
-HEAVY = {"torch": {"activations"}, "transformers": {"activations"}, "altair": {"charts"}}
+HEAVY = {"torch": "activations/*", "transformers": "activations/*", "altair": "*charts.py"}
+PALETTE = "pages/palette.py"
 
 
 def imports(path: Path) -> Iterator[str]:
@@ -50,7 +51,8 @@ def test_heavy_libraries_stay_in_their_room():
     for path in modules():
         for name in imports(path):
             allowed = HEAVY.get(name.split(".")[0])
-            assert allowed is None or room_of(path) in allowed, f"{path} imports {name}"
+            here = path.relative_to(SOURCE).as_posix()
+            assert allowed is None or fnmatch(here, allowed) or here == PALETTE, f"{path} imports {name}"
 
 
 def test_neither_workers_nor_the_cache_import_torch():

@@ -158,7 +158,7 @@ def test_another_number_of_workers_gives_the_same_bytes(finished, model_folders,
 
 
 def test_a_finished_run_is_read_not_repeated(finished, model_folders, reviews, monkeypatch, capsys):
-    monkeypatch.setattr("sparse_probing.experiment.run_tasks", lambda *_a, **_k: pytest.fail("ran again"))
+    monkeypatch.setattr("sparse_probing.jobs.run.run_tasks", lambda *_a, **_k: pytest.fail("ran again"))
     before = (finished.folder / "manifest.json").stat().st_mtime_ns
     main(arguments(model_folders, reviews, finished.folder, "--workers", "1"))
     assert (finished.folder / "manifest.json").stat().st_mtime_ns == before
@@ -311,7 +311,7 @@ def test_disk_full_while_writing_results_is_one_line(model_folders, reviews, tmp
     def full(*_arguments: object) -> None:
         raise OSError(28, "No space left on device", "findings.parquet")
 
-    monkeypatch.setattr("sparse_probing.experiment._write_tables", full)
+    monkeypatch.setattr("sparse_probing.jobs.run._write_tables", full)
     with pytest.raises(SystemExit) as stop:
         main(arguments(model_folders, reviews, tmp_path / "o", "--workers", "1"))
     assert stop.value.code == 2
@@ -338,7 +338,7 @@ def test_ctrl_c_says_how_to_go_on(model_folders, reviews, tmp_path, monkeypatch,
     def interrupt(*_arguments: object, **_options: object) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("sparse_probing.experiment.run_tasks", interrupt)
+    monkeypatch.setattr("sparse_probing.jobs.run.run_tasks", interrupt)
     with pytest.raises(SystemExit) as stop:
         main(arguments(model_folders, reviews, tmp_path / "o"))
     assert stop.value.code == 130
@@ -359,7 +359,7 @@ def test_another_site_and_type_from_end_to_end(model_folders, reviews, tmp_path,
 
 
 def test_a_dry_run_prints_size_and_room_and_writes_nothing(model_folders, reviews, tmp_path, capsys, monkeypatch):
-    monkeypatch.setattr("sparse_probing.experiment.model_of", lambda *_a, **_n: pytest.fail("weights loaded"))
+    monkeypatch.setattr("sparse_probing.jobs.run.model_of", lambda *_a, **_n: pytest.fail("weights loaded"))
     main(arguments(model_folders, reviews, tmp_path / "o", "--dry-run"))
     shown = capsys.readouterr().out
     assert re.search(r"rows +120 from [\d,]+ tokens per model", shown)

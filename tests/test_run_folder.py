@@ -23,9 +23,9 @@ import sparse_probing as sp
 from sparse_probing.cli.main import main
 from sparse_probing.datasets.readers import iter_rows
 from sparse_probing.errors import InputError, PrerequisiteError
-from sparse_probing.experiment import _begin
 from sparse_probing.files import read_json, read_table, write_json, write_table
-from sparse_probing.report.html import write_report
+from sparse_probing.jobs.run import _begin
+from sparse_probing.report.run_report import write_report
 from sparse_probing.results.run_folder import FORMAT, LATER, TABLES, read_run
 from sparse_probing.sweep.plan import Task
 from sparse_probing.sweep.pool import in_pool
@@ -358,7 +358,7 @@ def test_memory_that_runs_out_anywhere_is_one_sentence(monkeypatch, capsys):
     def exhausted(*_: object) -> None:
         raise MemoryError
 
-    monkeypatch.setattr("sparse_probing.report.html.write_report", exhausted)
+    monkeypatch.setattr("sparse_probing.pages.render.write_report", exhausted)
     with pytest.raises(SystemExit) as stop:
         main(["report", "anywhere"])
     assert stop.value.code == 2

@@ -20,17 +20,17 @@ from hypothesis import strategies as st
 from transformers import GPTNeoXConfig, GPTNeoXForCausalLM
 
 import sparse_probing as sp
-from sparse_probing.analyses import dynamics as rules
-from sparse_probing.analyses.dynamics import Point, Score, dynamic
-from sparse_probing.analyses.scaling import Comparison, FinishedRun, compare_runs
 from sparse_probing.cli.compare import compare
 from sparse_probing.errors import InputError
-from sparse_probing.report.comparison import read_runs, write_comparison
 from sparse_probing.results import tables as schema
-from sparse_probing.results.comparison_tables import COMPARISON_TABLES
 from sparse_probing.results.verdict import FEW
+from sparse_probing.studies.comparison import dynamics as rules
+from sparse_probing.studies.comparison.comparison import Comparison, FinishedRun, compare_runs
+from sparse_probing.studies.comparison.dynamics import Point, Score, dynamic
+from sparse_probing.studies.comparison.page import read_runs, write_comparison
+from sparse_probing.studies.comparison.tables import COMPARISON_TABLES
+from sparse_probing.studies.comparison.view import comparison_charts, comparison_view, size_words, verdict_path
 from sparse_probing.sweep.choose import best
-from sparse_probing.views.comparison_view import comparison_charts, comparison_view, size_words, verdict_path
 from sparse_probing.views.run_view import CHOOSING, TABLES
 
 PAGE = Path(__file__).parent.parent / "docs/compare.md"

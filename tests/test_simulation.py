@@ -12,15 +12,15 @@ import numpy as np
 import polars as pl
 import pytest
 
-from sparse_probing.analyses import simulation
-from sparse_probing.analyses.planted import Planted, Wiring, activate, plant, wire
-from sparse_probing.analyses.simulation import MEASURES, recall_curve, recalls
-from sparse_probing.charts.specs import recall_against_rows
 from sparse_probing.cli.main import main
 from sparse_probing.cli.simulate import simulate
 from sparse_probing.records import task_rng
-from sparse_probing.report.simulation import write_simulation_report
 from sparse_probing.selection.methods import SELECTORS
+from sparse_probing.studies.simulation import simulation
+from sparse_probing.studies.simulation.charts import recall_against_rows
+from sparse_probing.studies.simulation.page import write_simulation_report
+from sparse_probing.studies.simulation.planted import Planted, Wiring, activate, plant, wire
+from sparse_probing.studies.simulation.simulation import MEASURES, recall_curve, recalls
 
 PAGE = Path(__file__).parent.parent / "docs/simulate.md"
 EVIL = "<script>window.hacked=1</script><img src=x onerror=window.hacked=1> {{ 7*7 }}"

@@ -55,7 +55,7 @@ from sparse_probing.cli.main import main
 main(["datasets", "preview", "--data", {str(reviews)!r}, "--label", "german", "--n", "2"])
 from sparse_probing import build_source  # part of what a look at data needs
 from sparse_probing.cli import datasets, check_certificate
-import sparse_probing.dataset_build, sparse_probing.cli.datasheet, sparse_probing.analyses.datasheet
+import sparse_probing.jobs.build_dataset, sparse_probing.cli.datasheet, sparse_probing.studies.datasheet.datasheet
 """
     assert imported_by(program) <= {"numpy", "polars", "pydantic", "tokenizers", "scipy"}
 

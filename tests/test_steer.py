@@ -25,9 +25,15 @@ from sparse_probing.activations.generate import ReadUnit, Where, Written, contin
 from sparse_probing.activations.interventions import Intervention
 from sparse_probing.activations.loaded import LoadedModel
 from sparse_probing.activations.models import load_model, wrap_model
-from sparse_probing.analyses import steering
-from sparse_probing.analyses.doses import Dose, parse_dose
-from sparse_probing.analyses.steering import (
+from sparse_probing.cli.steer import print_steering
+from sparse_probing.cli.steer import steer as steer_command
+from sparse_probing.config import to_toml
+from sparse_probing.errors import InputError
+from sparse_probing.records import NEURONS, Pooling
+from sparse_probing.results.run_folder import TABLES as RUN_TABLES
+from sparse_probing.studies.effects.doses import Dose, parse_dose
+from sparse_probing.studies.steering import steering
+from sparse_probing.studies.steering.steering import (
     Change,
     Reader,
     changed_share,
@@ -36,12 +42,6 @@ from sparse_probing.analyses.steering import (
     find_unit,
     pick_feature,
 )
-from sparse_probing.cli.steer import print_steering
-from sparse_probing.cli.steer import steer as steer_command
-from sparse_probing.config import to_toml
-from sparse_probing.errors import InputError
-from sparse_probing.records import NEURONS, Pooling
-from sparse_probing.results.run_folder import TABLES as RUN_TABLES
 
 PROMPT = "Ein kalter Wind"
 WRITES, SILENT, TOKEN = 5, 6, 300

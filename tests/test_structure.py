@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-from importlib import resources
 from typing import Any
 
-import jinja2
 import numpy as np
 import polars as pl
 import pytest
@@ -14,9 +12,14 @@ from hypothesis import strategies as st
 from polars.testing import assert_frame_equal
 
 from sparse_probing.activations.store import Activations
-from sparse_probing.analyses import redundancy as redundancy_module
-from sparse_probing.analyses import superposition as module
-from sparse_probing.analyses.redundancy import (
+from sparse_probing.datasets.feature_dataset import FeatureDataset
+from sparse_probing.errors import InputError
+from sparse_probing.metrics.scores import Scored, best_f1_threshold, metrics_at
+from sparse_probing.pages.render import environment, json_for_script
+from sparse_probing.results.tables import FINDINGS, PROBES, table
+from sparse_probing.studies.structure import redundancy as redundancy_module
+from sparse_probing.studies.structure import superposition as module
+from sparse_probing.studies.structure.redundancy import (
     correlation_clusters,
     correlations,
     label_relation,
@@ -24,7 +27,7 @@ from sparse_probing.analyses.redundancy import (
     readable_layers,
     redundancy,
 )
-from sparse_probing.analyses.superposition import (
+from sparse_probing.studies.structure.superposition import (
     BASES,
     basis,
     gaussian,
@@ -34,23 +37,17 @@ from sparse_probing.analyses.superposition import (
     polysemanticity,
     superposition,
 )
-from sparse_probing.datasets.feature_dataset import FeatureDataset
-from sparse_probing.errors import InputError
-from sparse_probing.metrics.scores import Scored, best_f1_threshold, metrics_at
-from sparse_probing.report.html import _two_digits, json_for_script
-from sparse_probing.results.structure_tables import (
+from sparse_probing.studies.structure.tables import (
     STRUCTURE_TABLES,
     basis_words,
     redundancy_words,
     second_meanings,
 )
-from sparse_probing.results.tables import FINDINGS, PROBES, table
+from sparse_probing.studies.structure.view import structure_charts, structure_overview, structure_view
 from sparse_probing.sweep.choose import choose
 from sparse_probing.sweep.local_runner import task_data
 from sparse_probing.sweep.plan import Method, Plan, Task
 from sparse_probing.sweep.run_task import run_task
-from sparse_probing.views.structure_view import structure_charts, structure_overview, structure_view
-from sparse_probing.views.visible import visible
 
 SPLIT = np.array([0, 0, 0, 1, 2])
 """Of row i: SPLIT[i % 5]; 60 % training, 20 % validation, 20 % test."""
@@ -587,15 +584,8 @@ def test_bad_input_is_told():
 
 
 def page(body: str, **values: Any) -> str:
-    folder = resources.files("sparse_probing.views") / "templates"
-    environment = jinja2.Environment(
-        autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True,
-        loader=jinja2.FunctionLoader(lambda name: (folder / name).read_text(encoding="utf-8")),
-    )  # fmt: skip
-    environment.filters |= {"number": _two_digits, "visible": visible}
-    return environment.from_string('{% from "structure.html" import structure, structure_overview %}' + body).render(
-        **values
-    )
+    macros = '{% from "studies/structure/page.html" import structure, structure_overview %}'
+    return environment().from_string(macros + body).render(**values)
 
 
 def test_view_says_what_was_planted(whole):

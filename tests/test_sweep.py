@@ -11,12 +11,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from sparse_probing.analyses.confounds import MEASURES, warnings_of
 from sparse_probing.metrics.scores import Scored, metrics_at
 from sparse_probing.probes.newton import fit_one
 from sparse_probing.probes.weights import balanced_weights
 from sparse_probing.results.tables import FINDINGS, table
 from sparse_probing.results.verdict import READABLE, Evidence, verdict
+from sparse_probing.studies.datasheet.confounds import MEASURES, warnings_of
 from sparse_probing.sweep.across_layers import Comparison, compare_layers
 from sparse_probing.sweep.choose import choose
 from sparse_probing.sweep.controls import control_labels, shuffled_labels

@@ -18,8 +18,8 @@ from sparse_probing.cli.log_lines import LogLines
 from sparse_probing.cli.progress import Bars, print_findings
 from sparse_probing.cli.terminal import Terminal
 from sparse_probing.cli.verify import print_evidence
+from sparse_probing.pages.visible import harmless, isolated, legible
 from sparse_probing.progress import duration
-from sparse_probing.views.visible import harmless, isolated, legible
 
 HOSTILE = "a\x1b[2J\x1b]8;;http://x.test\x07b\x9b31mc\u202ed\u2066e\rf\ng[red]:smile:"
 SHOWN = "a␛[2J␛]8;;http://x.test␇b\\u009b31mc\\u202ed\\u2066e␍f⏎g[red]:smile:"

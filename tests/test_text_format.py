@@ -13,7 +13,6 @@ from transformers import ByT5Tokenizer, CanineTokenizer, PreTrainedTokenizerFast
 from sparse_probing.activations.chat_templates import TODAY
 from sparse_probing.activations.model_text import text_of_model
 from sparse_probing.activations.tokenizers import text_tokenizer
-from sparse_probing.analyses.examples import excerpt
 from sparse_probing.datasets.backends import ByteBackend, CharacterBackend
 from sparse_probing.datasets.build_rows import build_feature_dataset
 from sparse_probing.datasets.labelled_text import Document, LabelledText, Span
@@ -22,6 +21,7 @@ from sparse_probing.datasets.text_tokenizer import TextTokenizer, tokenize
 from sparse_probing.datasets.unlabelled import every_token
 from sparse_probing.errors import InputError
 from sparse_probing.records import Role, SpecialTokens, TextFormat
+from sparse_probing.studies.examples.examples import excerpt
 from tests.test_alignment import BUILDERS, LINES
 
 VOCABULARY = {"<s>": 0, "</s>": 1, "<lang>": 2, "<unk>": 3, "cat": 4, "[gMASK]": 5, "<sop>": 6}

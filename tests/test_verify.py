@@ -15,16 +15,16 @@ import torch
 from transformers import BertConfig, BertForMaskedLM, BertModel, PreTrainedTokenizerFast
 
 import sparse_probing as sp
-from sparse_probing.analyses import feature_effects as effects_module
-from sparse_probing.analyses.evidence_texts import EvidenceTexts, Scoring, evidence_texts, parts_of
 from sparse_probing.cli.main import main
 from sparse_probing.datasets.labelled_text import document_level_text
 from sparse_probing.errors import InputError
-from sparse_probing.reopen import open_run
-from sparse_probing.results.run_folder import EVIDENCE, read_evidence
+from sparse_probing.jobs.verify import verify
+from sparse_probing.open_run import open_run
 from sparse_probing.results.verdict import CAUSAL, COMBINATION, NO_EFFECT, STAND_INS
-from sparse_probing.verification import effects as tasks_module
-from sparse_probing.verification.verify import verify
+from sparse_probing.studies.effects import interventions as effects_module
+from sparse_probing.studies.effects import study as tasks_module
+from sparse_probing.studies.effects.texts import EvidenceTexts, Scoring, evidence_texts, parts_of
+from sparse_probing.studies.evidence import TABLES, read_evidence
 
 from .conftest import SENTENCES, Counted
 
@@ -69,7 +69,7 @@ def bytes_of(folder: Path) -> dict[str, bytes]:
 def test_every_table_is_written_and_typed(verified):
     tables = read_evidence(verified)
     assert tables is not None
-    for name, columns in EVIDENCE.items():
+    for name, columns in TABLES.items():
         assert tables[name].schema == pl.Schema(columns), name
     for name in ("ablations", "effect_matrix", "evidence", "profiles", "output_weights", "pruning", "basis"):
         assert len(tables[name]), name
@@ -126,7 +126,7 @@ def test_same_seed_same_bytes_also_after_a_stop(run_folder, verified, tmp_path, 
     def stop(*_args: object, **_named: object) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("sparse_probing.verification.verify.structure_rows", stop)
+    monkeypatch.setattr("sparse_probing.jobs.verify.structure_rows", stop)
     with pytest.raises(KeyboardInterrupt):
         verify(folder, OPTIONS)
     assert len(list((folder / "evidence/tasks").glob("*/0000.json"))) == 1
@@ -153,7 +153,7 @@ def test_stopped_between_tables_it_is_not_taken_for_finished(verified, tmp_path,
         written.append(path)
         table.write_parquet(path)
 
-    monkeypatch.setattr("sparse_probing.verification.verify.write_table", write_some)
+    monkeypatch.setattr("sparse_probing.jobs.verify.write_table", write_some)
     with pytest.raises(KeyboardInterrupt):
         verify(folder, OPTIONS.model_copy(update={"seed": 1, "replace": True}))
     monkeypatch.undo()
@@ -351,7 +351,7 @@ def test_the_page_names_real_options_tables_and_verdicts():
     options = {f"--{name.replace('_', '-')}" for name in sp.VerifyConfig.model_fields}
     assert set(re.findall(r"`?(--[a-z]+)", PAGE)) <= options
     folder = (Path(__file__).parent.parent / "docs/run-folder.md").read_text(encoding="utf-8")
-    for name in EVIDENCE:
+    for name in TABLES:
         assert f"`{name}.parquet`" in folder, name
     for words in (CAUSAL, STAND_INS, NO_EFFECT, COMBINATION):
         assert f"**{words}" in PAGE

@@ -4,11 +4,9 @@ from __future__ import annotations
 
 import importlib.util
 import json
-from importlib import resources
 from pathlib import Path
 from typing import Any, cast
 
-import jinja2
 import numpy as np
 import polars as pl
 import pytest
@@ -21,7 +19,11 @@ from scipy import stats
 from sparse_probing.activations.sites import find_sites
 from sparse_probing.activations.weights import MlpWeights, read_weights
 from sparse_probing.activations.wrapped import reading_part
-from sparse_probing.analyses.output_weights import (
+from sparse_probing.datasets.feature_dataset import FeatureDataset
+from sparse_probing.errors import InputError
+from sparse_probing.pages.render import environment
+from sparse_probing.results.tables import table
+from sparse_probing.studies.weights.output_weights import (
     WeightTarget,
     agreement,
     class_vocabulary,
@@ -29,13 +31,9 @@ from sparse_probing.analyses.output_weights import (
     two_sided_p,
     weight_evidence,
 )
-from sparse_probing.analyses.weight_statistics import layer_rows, neuron_statistics, standing
-from sparse_probing.datasets.feature_dataset import FeatureDataset
-from sparse_probing.errors import InputError
-from sparse_probing.results.tables import table
-from sparse_probing.results.weight_tables import WEIGHT_TABLES
-from sparse_probing.views.visible import visible
-from sparse_probing.views.weights_view import weights_charts, weights_overview, weights_view
+from sparse_probing.studies.weights.statistics import layer_rows, neuron_statistics, standing
+from sparse_probing.studies.weights.tables import WEIGHT_TABLES
+from sparse_probing.studies.weights.view import weights_charts, weights_overview, weights_view
 from tests.test_architectures import FAMILIES, GROUPED, LAYERS, USUAL
 from tests.test_architectures import IDS as FAMILY_IDS
 
@@ -574,13 +572,7 @@ def test_gated_neurons_have_both_input_maps_and_no_bias_that_is_not_there():
 
 
 def page(record: dict[str, Any], macro: str) -> str:
-    folder = resources.files("sparse_probing.views") / "templates"
-    environment = jinja2.Environment(
-        autoescape=True, undefined=jinja2.StrictUndefined,
-        loader=jinja2.FunctionLoader(lambda name: (folder / name).read_text(encoding="utf-8")),
-    )  # fmt: skip
-    environment.filters["visible"] = visible
-    return str(getattr(environment.get_template("weights.html").module, macro)(record, "w0"))
+    return str(getattr(environment().get_template("studies/weights/page.html").module, macro)(record, "w0"))
 
 
 @pytest.mark.filterwarnings("ignore")

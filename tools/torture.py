@@ -25,8 +25,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import sparse_probing as sp
-from sparse_probing.experiment import run
-from sparse_probing.verification.verify import verify
+from sparse_probing.jobs.run import run
+from sparse_probing.jobs.verify import verify
 
 PATIENCE = 300.0
 """Seconds after which a child that has not ended counts as hung."""

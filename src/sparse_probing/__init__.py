@@ -30,8 +30,10 @@ if TYPE_CHECKING:
     from sparse_probing.estimators.probe import SparseProbe as SparseProbe
     from sparse_probing.estimators.probe import SparseProbeRegressor as SparseProbeRegressor
     from sparse_probing.estimators.stability import selection_stability as selection_stability
-    from sparse_probing.experiment import RunResult as RunResult
-    from sparse_probing.experiment import run as run
+    from sparse_probing.jobs.run import RunResult as RunResult
+    from sparse_probing.jobs.run import run as run
+    from sparse_probing.jobs.verify import VerifyResult as VerifyResult
+    from sparse_probing.jobs.verify import verify as verify
     from sparse_probing.records import TextFormat as TextFormat
     from sparse_probing.selection.alternatives import fewest_columns as fewest_columns
     from sparse_probing.selection.alternatives import near_optimal as near_optimal
@@ -42,8 +44,6 @@ if TYPE_CHECKING:
     from sparse_probing.selection.exact import Limits as Limits
     from sparse_probing.selection.exact import best_subset as best_subset
     from sparse_probing.selection.problem import make_problem as make_problem
-    from sparse_probing.verification.verify import VerifyResult as VerifyResult
-    from sparse_probing.verification.verify import verify as verify
 
 _HOMES = {
     "write_certificate": "sparse_probing.selection.certificate",
@@ -81,10 +81,10 @@ _HOMES = {
     "RunConfig": "sparse_probing.config",
     "VerifyConfig": "sparse_probing.config",
     "document_level_text": "sparse_probing.datasets.labelled_text",
-    "RunResult": "sparse_probing.experiment",
-    "run": "sparse_probing.experiment",
-    "VerifyResult": "sparse_probing.verification.verify",
-    "verify": "sparse_probing.verification.verify",
+    "RunResult": "sparse_probing.jobs.run",
+    "run": "sparse_probing.jobs.run",
+    "VerifyResult": "sparse_probing.jobs.verify",
+    "verify": "sparse_probing.jobs.verify",
 }
 __all__ = [
     "Document",

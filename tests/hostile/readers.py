@@ -15,11 +15,11 @@ import zstandard
 
 from sparse_probing.activations.loaded import ModelOutline
 from sparse_probing.activations.models import outline_model
-from sparse_probing.analyses.preview import preview_rows
 from sparse_probing.config import make_data_config
 from sparse_probing.datasets.text_folder import read_texts
 from sparse_probing.inputs import build_dataset, labelled_text_of
 from sparse_probing.records import task_rng
+from sparse_probing.studies.datasheet.preview import preview_rows
 from tests.hostile.engine import Target, changed_bytes, changed_json, odd
 
 WORDS = ("sea", "harbour", "bread", "42", "oven", "gull", "été", "Straße", "mast", "flour", "7", "tide")

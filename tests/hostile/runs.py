@@ -8,13 +8,13 @@ import shutil
 from collections.abc import Callable
 from pathlib import Path
 
-from sparse_probing.analyses.scaling import compare_runs
 from sparse_probing.cli.main import main
 from sparse_probing.config import RunConfig
-from sparse_probing.experiment import run
-from sparse_probing.reopen import open_run
-from sparse_probing.report.comparison import read_runs
-from sparse_probing.report.html import write_report
+from sparse_probing.jobs.run import run
+from sparse_probing.open_run import open_run
+from sparse_probing.report.run_report import write_report
+from sparse_probing.studies.comparison.comparison import compare_runs
+from sparse_probing.studies.comparison.page import read_runs
 from tests.hostile.engine import Target, changed_bytes, write_changed_json
 from tests.hostile.folders import changed_table
 from tests.hostile.readers import rows

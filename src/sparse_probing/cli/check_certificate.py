@@ -54,8 +54,8 @@ def check_certificate(file: Path, /, *, problem: Path | None = None, trust_remot
 
 def _from_run(file: Path, certificate: Certificate, bars: object, *, trust_remote_code: bool) -> Problem:
     from sparse_probing.errors import InputError
+    from sparse_probing.open_run import problem_of_run
     from sparse_probing.progress import Reporter
-    from sparse_probing.reopen import problem_of_run
 
     about, folder = certificate.about, file.absolute().parent.parent
     if not {"category", "feature", "layer"} <= set(about) or not (folder / "config.toml").is_file():

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 from cyclopts import Parameter
 
 if TYPE_CHECKING:
-    from sparse_probing.analyses.scaling import Comparison
+    from sparse_probing.studies.comparison.comparison import Comparison
 
 SEVERAL = Parameter(consume_multiple=True, negative_iterable=())
 
@@ -27,10 +27,10 @@ def compare(
         order: By number of parameters, or as given (checkpoints).
         names: Names of the runs, in the order given. Default: the run's --name, else the model's; the folder's where they repeat.
     """
-    from sparse_probing.analyses.scaling import compare_runs
     from sparse_probing.cli.progress import Bars
     from sparse_probing.cli.terminal import Terminal
-    from sparse_probing.report.comparison import check_place, read_runs, write_comparison
+    from sparse_probing.studies.comparison.comparison import compare_runs
+    from sparse_probing.studies.comparison.page import check_place, read_runs, write_comparison
 
     check_place(out)
     found = compare_runs(read_runs(runs), order=order, names=names)
@@ -49,7 +49,7 @@ def print_comparison(found: Comparison) -> None:
     from rich.text import Text
 
     from sparse_probing.cli.terminal import Terminal
-    from sparse_probing.views.comparison_view import comparison_view
+    from sparse_probing.studies.comparison.view import comparison_view
 
     console = Terminal()
     view = comparison_view(found)

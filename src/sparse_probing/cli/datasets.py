@@ -68,7 +68,7 @@ def build(*, out: Path | None = None, config: Path | None = None, options: Optio
         options: Which text, which labels.
     """
     from sparse_probing.cli.progress import Bars
-    from sparse_probing.dataset_build import write_built
+    from sparse_probing.jobs.build_dataset import write_built
 
     made = _config(config, options)
     folder = out or Path("datasets") / made.data_name()
@@ -102,10 +102,10 @@ def audit(
         config: TOML file with the same options; options on the command line win.
         options: Which text, which labels.
     """
-    from sparse_probing.analyses.datasheet import datasheet
     from sparse_probing.cli.datasheet import print_datasheets
     from sparse_probing.cli.progress import Bars
     from sparse_probing.cli.terminal import Terminal
+    from sparse_probing.studies.datasheet.datasheet import datasheet
 
     made = _config(config, options, folder)
     texts, dataset = _prepared(made)
@@ -116,7 +116,7 @@ def audit(
             done(1)
     print_datasheets(sheets)
     if html is not None:
-        from sparse_probing.report.datasheet import write_datasheet_page
+        from sparse_probing.studies.datasheet.page import write_datasheet_page
 
         write_datasheet_page(html, sheets)
         Terminal(soft_wrap=True).print(f"page: {html}")
@@ -141,17 +141,17 @@ def preview(
         config: TOML file with the same options; options on the command line win.
         options: Which text, which labels.
     """
-    from sparse_probing.analyses.preview import preview_rows
     from sparse_probing.cli.preview import print_preview
     from sparse_probing.cli.terminal import Terminal
     from sparse_probing.records import task_rng
+    from sparse_probing.studies.datasheet.preview import preview_rows
 
     made = _config(config, options, folder)
     _, dataset = _prepared(made)
     rows = preview_rows(dataset, n=n, rng=task_rng(made.seed, "preview"))
     print_preview(rows)
     if html is not None:
-        from sparse_probing.report.datasheet import write_preview
+        from sparse_probing.studies.datasheet.page import write_preview
 
         write_preview(html, rows)
         Terminal(soft_wrap=True).print(f"page: {html}")
@@ -167,13 +167,13 @@ def export(folder: Path, out: Path, /, *, to: Literal["jsonl", "hugging-face"] =
         to: jsonl: documents.jsonl, one object per line. hugging-face: Parquet per split, for datasets.load_dataset(OUT).
     """
     from sparse_probing.cli.terminal import Terminal
-    from sparse_probing.dataset_build import check_free
     from sparse_probing.datasets.dataset_folder import (
         export_file,
         export_hugging_face,
         export_jsonl,
         read_dataset_folder,
     )
+    from sparse_probing.jobs.build_dataset import check_free
 
     as_file = out.suffix == ".jsonl" and not out.is_dir()
     if as_file and to != "jsonl":
@@ -212,8 +212,8 @@ def _prepared(config: DataConfig) -> tuple[list[LabelledText], FeatureDataset]:
 def _print_sheet(folder: Path) -> None:
     from sparse_probing.cli.datasheet import print_contents, print_datasheets
     from sparse_probing.cli.terminal import Terminal
-    from sparse_probing.dataset_build import read_datasheet
     from sparse_probing.datasets.dataset_folder import is_dataset_folder, read_dataset_folder
+    from sparse_probing.jobs.build_dataset import read_datasheet
     from sparse_probing.results.run_folder import readable
 
     if is_dataset_folder(folder) and not (folder / "datasheet.json").is_file():

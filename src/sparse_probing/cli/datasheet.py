@@ -14,9 +14,9 @@ from rich.text import Text
 
 from sparse_probing.cli.terminal import Terminal
 from sparse_probing.datasets.labelled_text import LabelledText
+from sparse_probing.pages.visible import visible
 from sparse_probing.records import SPLITS
-from sparse_probing.views.dataset_words import glance
-from sparse_probing.views.visible import visible
+from sparse_probing.studies.datasheet.words import glance
 
 STATES = {"fine": ("ok", "green"), "mended": ("mended", "yellow"), "look": ("LOOK", "bold yellow")}
 NOTES = 12

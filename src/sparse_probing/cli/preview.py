@@ -7,10 +7,10 @@ from collections.abc import Sequence
 from rich.console import Console
 from rich.text import Text
 
-from sparse_probing.analyses.preview import PreviewRow
 from sparse_probing.cli.terminal import Terminal
-from sparse_probing.views.preview_view import label_words, legend, share_words, where_words
-from sparse_probing.views.visible import END_ISOLATE, ISOLATE, isolated, visible
+from sparse_probing.pages.visible import END_ISOLATE, ISOLATE, isolated, visible
+from sparse_probing.studies.datasheet.preview import PreviewRow
+from sparse_probing.studies.datasheet.preview_view import label_words, legend, share_words, where_words
 
 MARKS = ("reverse bold", "reverse")
 """In turn, so that a terminal shows where a token ends."""

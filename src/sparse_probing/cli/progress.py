@@ -23,8 +23,8 @@ from rich.text import Text
 
 from sparse_probing.cli.log_lines import LogLines
 from sparse_probing.cli.terminal import Terminal
+from sparse_probing.pages.visible import harmless
 from sparse_probing.results.verdict import SHORT_NAMES
-from sparse_probing.views.visible import harmless
 
 
 class RateColumn(ProgressColumn):

@@ -12,6 +12,6 @@ def report(run: Path, /) -> None:
         run: Run folder.
     """
     from sparse_probing.cli.terminal import Terminal
-    from sparse_probing.report.html import write_report
+    from sparse_probing.report.run_report import write_report
 
     Terminal(soft_wrap=True).print(f"report: {write_report(run)}")

@@ -40,7 +40,7 @@ def show_forecast(config: RunConfig) -> None:
     from sparse_probing.activations.store import cache_folder
     from sparse_probing.cli.rows import print_rows_used
     from sparse_probing.cli.terminal import Terminal
-    from sparse_probing.experiment import dry_run
+    from sparse_probing.jobs.run import dry_run
 
     plan = dry_run(config)
     console = Terminal(soft_wrap=True)
@@ -63,7 +63,7 @@ def execute(config: RunConfig) -> None:
     from sparse_probing.cli.progress import Bars, print_findings
     from sparse_probing.cli.rows import print_rows_used
     from sparse_probing.cli.terminal import Terminal
-    from sparse_probing.experiment import run as run_experiment  # torch is imported here, not for --help
+    from sparse_probing.jobs.run import run as run_experiment  # torch is imported here, not for --help
 
     result = run_experiment(config, reporter=Bars())
     console = Terminal(soft_wrap=True)

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 from cyclopts import Parameter
 
-from sparse_probing.analyses.planted import Activation, Planted
+from sparse_probing.studies.simulation.planted import Activation, Planted
 
 if TYPE_CHECKING:
     import polars as pl
@@ -54,13 +54,13 @@ def simulate(
         seed: Same seed, same bytes.
         workers: Processes. Default: one per core. Results do not depend on it.
     """
-    from sparse_probing.analyses.simulation import checked_grid, recall_curve
-    from sparse_probing.analyses.simulation_folder import claim
     from sparse_probing.cli.progress import Bars
     from sparse_probing.cli.terminal import Terminal
     from sparse_probing.files import write_atomically, write_table
-    from sparse_probing.report.simulation import write_simulation_report
     from sparse_probing.selection.methods import SELECTORS
+    from sparse_probing.studies.simulation.folder import claim
+    from sparse_probing.studies.simulation.page import write_simulation_report
+    from sparse_probing.studies.simulation.simulation import checked_grid, recall_curve
 
     options = Planted(
         rows=max(rows, default=USUAL.rows),
@@ -96,7 +96,7 @@ def print_recall(table: pl.DataFrame, options: Planted) -> None:
     from rich.table import Table
 
     from sparse_probing.cli.terminal import Terminal
-    from sparse_probing.report.simulation import TITLES, lines, shown_measures, story
+    from sparse_probing.studies.simulation.page import TITLES, lines, shown_measures, story
 
     console = Terminal()
     console.print(story(asdict(options)))

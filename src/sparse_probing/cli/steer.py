@@ -55,14 +55,14 @@ def steer(
     """
     if (clamp is None) == (not zero):
         raise InputError("say what the neurons are held at: either --clamp (a value such as 8, 2x or q0.99) or --zero.")
-    from sparse_probing.analyses.doses import parse_dose
-    from sparse_probing.analyses.steering import changes_of, find_reader, pick_feature, pooling_of
-    from sparse_probing.analyses.steering import steer as write_texts
     from sparse_probing.cli.progress import Bars
     from sparse_probing.cli.terminal import Terminal, warn_of_model_code
     from sparse_probing.files import write_json
-    from sparse_probing.reopen import open_model
+    from sparse_probing.open_run import open_model
     from sparse_probing.results.run_folder import read_run, readable
+    from sparse_probing.studies.effects.doses import parse_dose
+    from sparse_probing.studies.steering.steering import changes_of, find_reader, pick_feature, pooling_of
+    from sparse_probing.studies.steering.steering import steer as write_texts
 
     warn_of_model_code(trusted=trust_remote_code)
     level = parse_dose("0" if clamp is None else clamp)
@@ -105,7 +105,7 @@ def print_steering(console: Console, result: dict[str, Any]) -> None:
     from rich.table import Table
     from rich.text import Text
 
-    from sparse_probing.views.visible import isolated, visible
+    from sparse_probing.pages.visible import isolated, visible
 
     def shown(text: str) -> Text:
         return Text(isolated(visible(text)), overflow="fold")  # never markup: it comes from the model

@@ -10,7 +10,7 @@ from rich.console import Console, ConsoleOptions, RenderableType
 from rich.segment import Segment
 from rich.text import Span, Text
 
-from sparse_probing.views.visible import ISOLATE, harmless
+from sparse_probing.pages.visible import ISOLATE, harmless
 
 WIDTH_WITHOUT_TERMINAL = 132
 """Columns for files and pipes, where there is no window to fit into."""

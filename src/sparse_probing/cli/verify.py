@@ -30,7 +30,7 @@ def verify(run: Path, *, options: Annotated[VerifyConfig, FLAT] = DEFAULTS) -> N
     """
     from sparse_probing.cli.progress import Bars
     from sparse_probing.cli.terminal import Terminal, warn_of_model_code
-    from sparse_probing.verification.verify import verify as verify_run  # torch is imported here, not for --help
+    from sparse_probing.jobs.verify import verify as verify_run  # torch is imported here, not for --help
 
     warn_of_model_code(trusted=options.trust_remote_code)
     result = verify_run(run, options, reporter=Bars())

@@ -17,10 +17,6 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from sparse_probing.errors import InputError, SparseProbingError
 from sparse_probing.files import read_json, read_table
 from sparse_probing.results import tables as schema
-from sparse_probing.results.evidence_tables import EVIDENCE_TABLES
-from sparse_probing.results.profile_tables import PROFILE_TABLES
-from sparse_probing.results.structure_tables import STRUCTURE_TABLES
-from sparse_probing.results.weight_tables import WEIGHT_TABLES
 
 FORMAT = 1
 """Of the manifest. Runs from before there was a number have none, and still open; a larger one is of a newer version."""
@@ -47,16 +43,6 @@ NUMBER_TABLES: dict[str, Schema] = {
     "number_profiles": schema.NUMBER_PROFILES,
 }
 """Missing in folders of runs that knew no regression."""
-PART_TABLES: dict[str, dict[str, dict[str, Any]]] = {
-    "effects": EVIDENCE_TABLES,
-    "profile": PROFILE_TABLES,
-    "weights": WEIGHT_TABLES,
-    "structure": STRUCTURE_TABLES,
-}
-"""Schemas of each part of the evidence, in the order in which the parts are shown within a feature's block."""
-EVIDENCE: dict[str, dict[str, Any]] = {name: columns for part in PART_TABLES.values() for name, columns in part.items()}
-"""Every table of the second look: file name without ending -> schema."""
-
 SINGLE = "single_neuron"
 """Method of the probes on one unit (`sweep.plan.Method`)."""
 LATER = {"findings": frozenset({"p"}), "number_findings": frozenset({"p"})}
@@ -205,8 +191,12 @@ def _contradiction(manifest: dict[str, Any], tables: Tables) -> str | None:
     return None
 
 
-def read_evidence(folder: Path) -> Tables | None:
-    """Tables of a run's second look; null where there was none.
+def read_evidence(folder: Path, schemas: Mapping[str, Schema]) -> Tables | None:
+    """Tables of a run's verification; null where there was none.
+
+    Args:
+        folder: of the run.
+        schemas: table -> columns (`studies.evidence.TABLES`).
 
     Raises:
         InputError: the tables cannot be read, or were written by a newer version.
@@ -217,7 +207,7 @@ def read_evidence(folder: Path) -> Tables | None:
     what = f"the evidence in {str(place)!r}"
     read_manifest(place, what, _Evidence)
     try:
-        return {name: _read_table(place / f"{name}.parquet", columns, what) for name, columns in EVIDENCE.items()}
+        return {name: _read_table(place / f"{name}.parquet", columns, what) for name, columns in schemas.items()}
     except InputError as error:
         raise InputError(f"{str(error).rstrip('.')}: delete that folder and verify again.") from None
 

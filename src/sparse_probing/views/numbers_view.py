@@ -6,10 +6,10 @@ from typing import Any
 
 import polars as pl
 
-from sparse_probing.charts.specs import number_profile, r2_against_k, r2_heatmap
 from sparse_probing.records import unit_name
+from sparse_probing.studies.datasheet.words import leak_words
 from sparse_probing.sweep.plan import Method
-from sparse_probing.views.dataset_words import leak_words
+from sparse_probing.views.charts import number_profile, r2_against_k, r2_heatmap
 
 ROLE_WORDS = {"single": "one neuron", "enough": "enough neurons", "dense": "all neurons"}
 BASELINE_WORDS = {

@@ -7,15 +7,16 @@ from typing import Any
 
 import polars as pl
 
-from sparse_probing.charts.specs import activation_histogram, f1_against_k, layer_heatmap, whole_tables
 from sparse_probing.datasets.rows_used import rows_used_of
+from sparse_probing.pages.palette import whole_tables
 from sparse_probing.records import NEURONS, unit_name
-from sparse_probing.results.run_folder import TABLES, Tables, read_evidence, read_run
+from sparse_probing.results.run_folder import TABLES, Tables, read_run
+from sparse_probing.studies.datasheet.view import dataset_view, read_run_sheets
+from sparse_probing.studies.datasheet.words import leak_words
+from sparse_probing.studies.effects.view import matrix_view
+from sparse_probing.studies.evidence import feature_evidence, read_evidence, run_evidence
 from sparse_probing.sweep.plan import SELECTED, Method
-from sparse_probing.views.dataset_view import dataset_view, read_run_sheets
-from sparse_probing.views.dataset_words import leak_words
-from sparse_probing.views.effects_view import matrix_view
-from sparse_probing.views.evidence_view import feature_evidence, run_evidence
+from sparse_probing.views.charts import activation_histogram, f1_against_k, layer_heatmap
 from sparse_probing.views.numbers_view import numbers_view
 
 SHOWN_ROLES = ("single", "enough", "dense")

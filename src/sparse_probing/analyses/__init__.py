@@ -1,1 +1,0 @@
-"""A second look at the neurons that a run names."""

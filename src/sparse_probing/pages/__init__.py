@@ -1,0 +1,1 @@
+"""Self-contained HTML pages: template engine, styles, scripts, colours, visible text. Knows nothing of what is shown."""

@@ -1,0 +1,1 @@
+"""The same features in several runs: models of one family, checkpoints of one training."""

@@ -1,0 +1,1 @@
+"""Histograms and text examples of the neurons that a run names."""

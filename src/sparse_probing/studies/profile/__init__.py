@@ -1,0 +1,1 @@
+"""A neuron at every token of a feature's texts: is it the context or the token that it answers to?"""

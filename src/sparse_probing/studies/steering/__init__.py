@@ -1,0 +1,1 @@
+"""What the model writes while units are set to other values."""

@@ -1,0 +1,1 @@
+"""Redundancy of a feature's neurons, and superposition of features in them."""

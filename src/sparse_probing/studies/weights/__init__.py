@@ -1,0 +1,1 @@
+"""What the neurons' output weights do to the logits, and statistics of their weights."""

@@ -1,1 +1,0 @@
-"""The second look: the evidence on every neuron that a run names."""
