@@ -18,12 +18,12 @@ from sparse_probing.activations.strongest import WatchedUnit, strongest_tokens
 from sparse_probing.datasets.text_folder import LONGEST, read_texts
 from sparse_probing.datasets.unlabelled import every_token
 from sparse_probing.errors import InputError
-from sparse_probing.pages.render import environment, json_for_script, token_shades
+from sparse_probing.pages.render import environment, json_for_script
+from sparse_probing.results.findings import NamedNeuron
 from sparse_probing.results.tables import EXAMPLES, table
 from sparse_probing.studies.effects.texts import category_groups
 from sparse_probing.studies.examples.examples import (
     DistinctExamples,
-    NamedNeuron,
     choose_examples,
     evidence_examples,
     near_quantile,
@@ -41,7 +41,8 @@ from sparse_probing.studies.profile.profile import (
 from sparse_probing.studies.profile.profile import strongest_tokens as strongest_means
 from sparse_probing.studies.profile.tables import PROFILE_TABLES
 from sparse_probing.studies.profile.text_examples import text_examples
-from sparse_probing.studies.profile.view import profile_charts, profile_overview, profile_view, token_label
+from sparse_probing.studies.profile.view import profile_overview, profile_view, token_label
+from sparse_probing.studies.study import charts_of
 
 from .conftest import SENTENCES
 
@@ -533,15 +534,15 @@ def test_the_view_shows_groups_or_else_the_histogram():
     record = profile_view(tables, "c", "f")
     assert record is not None
     assert record["reading"] == "reads the context"
-    charts = profile_charts(record, "p-0-1")
+    charts = charts_of(record, "p-0-1")
     assert set(charts) == {"p-0-1-groups", "p-0-1-shared", "p-0-1-curve"}
     drawn = next(iter(charts["p-0-1-shared"]["datasets"].values()))
     assert len(drawn) == 24
     assert {row["side"] for row in drawn} == {"in class", "out of class"}
     alone = profile_view(tables_of(dataclasses.replace(trace, groups=())), "c", "f")
     assert alone is not None
-    assert set(profile_charts(alone, "k")) == {"k-histogram", "k-shared", "k-curve"}
-    bars = next(iter(profile_charts(alone, "k")["k-histogram"]["datasets"].values()))
+    assert set(charts_of(alone, "k")) == {"k-histogram", "k-shared", "k-curve"}
+    bars = next(iter(charts_of(alone, "k")["k-histogram"]["datasets"].values()))
     for side in ("in class", "out of class"):
         assert sum(row["share"] for row in bars if row["series"] == side) == pytest.approx(1)
     overview = profile_overview(tables)
@@ -574,10 +575,10 @@ def test_the_macro_escapes_what_comes_from_data(labelled, traces, monkeypatch):
     record = profile_view(tables, "c", "f")
     assert record is not None
     page = (
-        '{% from "studies/profile/page.html" import profile, profile_overview %}'
-        '{{ profile_overview(over, "o") }}{{ profile(record, "k", shade) }}'
+        '{% from "studies/profile/page.html" import feature, overview %}'
+        '{{ overview(over, "o") }}{{ feature(record, "k") }}'
     )
-    text = environment().from_string(page).render(over=profile_overview(tables), record=record, shade=token_shades)
+    text = environment().from_string(page).render(over=profile_overview(tables), record=record)
     assert "<script" not in text
     assert "&lt;script&gt;" in text
     for words in (
@@ -589,4 +590,4 @@ def test_the_macro_escapes_what_comes_from_data(labelled, traces, monkeypatch):
         'data-chart="k-shared"',
     ):
         assert words in text
-    assert json_for_script(profile_charts(record, "k")).count("<") == 0
+    assert json_for_script(charts_of(record, "k")).count("<") == 0

@@ -183,7 +183,7 @@ def test_browser_draws_the_charts_and_runs_no_foreign_script(run_folder):
             "effects-0-0-doses",
             "structure-0-0-pruning",
             "evidence-weights-bias",
-            "matrix-0-matrix",
+            "effects-0-matrix",
         ):
             place = page.locator(f"[data-chart='{chart}']")
             place.scroll_into_view_if_needed()

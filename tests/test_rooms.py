@@ -7,6 +7,7 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from fnmatch import fnmatch
+from importlib import import_module
 from pathlib import Path
 
 SOURCE = Path(__file__).parent.parent / "src" / "sparse_probing"
@@ -63,3 +64,11 @@ def test_neither_workers_nor_the_cache_import_torch():
 def test_modules_stay_short():
     for path in modules():
         assert len(path.read_text(encoding="utf-8").splitlines()) <= 400, path
+
+
+def test_a_study_imports_only_the_studies_that_it_lists():
+    for room in sorted(path.parent for path in (SOURCE / "studies").glob("*/__init__.py")):
+        found = {name.split(".")[2] for path in room.glob("*.py") for name in imports(path)
+                 if name.startswith("sparse_probing.studies.") and name.count(".") > 2}  # fmt: skip
+        listed = set(getattr(import_module(f"sparse_probing.studies.{room.name}"), "USES", ()))
+        assert found - {room.name} == listed, room.name

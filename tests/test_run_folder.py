@@ -358,7 +358,7 @@ def test_memory_that_runs_out_anywhere_is_one_sentence(monkeypatch, capsys):
     def exhausted(*_: object) -> None:
         raise MemoryError
 
-    monkeypatch.setattr("sparse_probing.pages.render.write_report", exhausted)
+    monkeypatch.setattr("sparse_probing.report.run_report.write_report", exhausted)
     with pytest.raises(SystemExit) as stop:
         main(["report", "anywhere"])
     assert stop.value.code == 2

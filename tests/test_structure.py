@@ -16,6 +16,7 @@ from sparse_probing.datasets.feature_dataset import FeatureDataset
 from sparse_probing.errors import InputError
 from sparse_probing.metrics.scores import Scored, best_f1_threshold, metrics_at
 from sparse_probing.pages.render import environment, json_for_script
+from sparse_probing.results.findings import named_neurons
 from sparse_probing.results.tables import FINDINGS, PROBES, table
 from sparse_probing.studies.structure import redundancy as redundancy_module
 from sparse_probing.studies.structure import superposition as module
@@ -23,7 +24,6 @@ from sparse_probing.studies.structure.redundancy import (
     correlation_clusters,
     correlations,
     label_relation,
-    named_neurons,
     readable_layers,
     redundancy,
 )
@@ -43,7 +43,8 @@ from sparse_probing.studies.structure.tables import (
     redundancy_words,
     second_meanings,
 )
-from sparse_probing.studies.structure.view import structure_charts, structure_overview, structure_view
+from sparse_probing.studies.structure.view import structure_overview, structure_view
+from sparse_probing.studies.study import charts_of
 from sparse_probing.sweep.choose import choose
 from sparse_probing.sweep.local_runner import task_data
 from sparse_probing.sweep.plan import Method, Plan, Task
@@ -584,7 +585,7 @@ def test_bad_input_is_told():
 
 
 def page(body: str, **values: Any) -> str:
-    macros = '{% from "studies/structure/page.html" import structure, structure_overview %}'
+    macros = '{% from "studies/structure/page.html" import feature, overview %}'
     return environment().from_string(macros + body).render(**values)
 
 
@@ -592,16 +593,16 @@ def test_view_says_what_was_planted(whole):
     tables, _ = whole
     record = structure_view(tables, "a", "f0")
     assert record is not None
-    charts = structure_charts(record, "structure-0-0")
+    charts = charts_of(record, "structure-0-0")
     assert set(charts) == {"structure-0-0-pruning", "structure-0-0-basis"}
     json_for_script(charts)  # strict JSON: no NaN
-    text = page('{{ structure(record, "structure-0-0") }}', record=record)
+    text = page('{{ feature(record, "structure-0-0") }}', record=record)
     assert all(f'data-chart="{name}"' in text for name in charts)
     assert "<strong>one neuron</strong>" in text
     assert "<strong>privileged</strong>" in text
     assert "L1.N3 also scores on f" in text
     assert "None" not in text
-    other = page('{{ structure(record, "x") }}', record=structure_view(tables, "d", "f3"))
+    other = page('{{ feature(record, "x") }}', record=structure_view(tables, "d", "f3"))
     assert "no second meaning" in other
     assert structure_view(tables, "a", "unknown") is None
 
@@ -614,8 +615,8 @@ def test_overview_counts(whole):
     # unit 3 is named for f0, f1, f2, f4 and f5, which makes one case of each feature that it scores on
     assert {row["other_feature"] for row in record["meanings"]} == {"f0", "f1", "f2", "f4", "f5"}
     assert record["n_neurons"] == 1
-    text = page('{{ structure_overview(record, "structure") }}', record=record)
-    assert set(structure_charts(record, "structure")) == {"structure-bases"}
+    text = page('{{ overview(record, "structure") }}', record=record)
+    assert set(charts_of(record, "structure")) == {"structure-bases"}
     assert "None" not in text
     assert "Of 6 features, 6 rest on one neuron" in text
     empty = {name: pl.DataFrame(schema=schema) for name, schema in STRUCTURE_TABLES.items()}
@@ -629,7 +630,7 @@ def test_names_from_the_data_are_no_html(whole):
     }  # fmt: skip
     tables["polysemanticity"] = tables["polysemanticity"].with_columns(other_feature=pl.lit("<i>g</i>"))
     tables["members"] = tables["members"].with_columns(confused_with=pl.lit(["<i>g</i>"]))
-    text = page('{{ structure(a, "x") }}{{ structure_overview(b, "y") }}',
+    text = page('{{ feature(a, "x") }}{{ overview(b, "y") }}',
                 a=structure_view(tables, "a", "<b>f</b>"), b=structure_overview(tables))  # fmt: skip
     assert "<b>" not in text
     assert "<i>" not in text

@@ -22,9 +22,9 @@ from sparse_probing.jobs.verify import verify
 from sparse_probing.open_run import open_run
 from sparse_probing.results.verdict import CAUSAL, COMBINATION, NO_EFFECT, STAND_INS
 from sparse_probing.studies.effects import interventions as effects_module
-from sparse_probing.studies.effects import study as tasks_module
+from sparse_probing.studies.effects import measure as tasks_module
 from sparse_probing.studies.effects.texts import EvidenceTexts, Scoring, evidence_texts, parts_of
-from sparse_probing.studies.evidence import TABLES, read_evidence
+from sparse_probing.studies.evidence import evidence_tables, read_evidence
 
 from .conftest import SENTENCES, Counted
 
@@ -69,7 +69,7 @@ def bytes_of(folder: Path) -> dict[str, bytes]:
 def test_every_table_is_written_and_typed(verified):
     tables = read_evidence(verified)
     assert tables is not None
-    for name, columns in TABLES.items():
+    for name, columns in evidence_tables().items():
         assert tables[name].schema == pl.Schema(columns), name
     for name in ("ablations", "effect_matrix", "evidence", "profiles", "output_weights", "pruning", "basis"):
         assert len(tables[name]), name
@@ -126,7 +126,7 @@ def test_same_seed_same_bytes_also_after_a_stop(run_folder, verified, tmp_path, 
     def stop(*_args: object, **_named: object) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("sparse_probing.jobs.verify.structure_rows", stop)
+    monkeypatch.setattr("sparse_probing.studies.structure.measure.structure_rows", stop)
     with pytest.raises(KeyboardInterrupt):
         verify(folder, OPTIONS)
     assert len(list((folder / "evidence/tasks").glob("*/0000.json"))) == 1
@@ -351,7 +351,7 @@ def test_the_page_names_real_options_tables_and_verdicts():
     options = {f"--{name.replace('_', '-')}" for name in sp.VerifyConfig.model_fields}
     assert set(re.findall(r"`?(--[a-z]+)", PAGE)) <= options
     folder = (Path(__file__).parent.parent / "docs/run-folder.md").read_text(encoding="utf-8")
-    for name in TABLES:
+    for name in evidence_tables():
         assert f"`{name}.parquet`" in folder, name
     for words in (CAUSAL, STAND_INS, NO_EFFECT, COMBINATION):
         assert f"**{words}" in PAGE

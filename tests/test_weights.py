@@ -23,6 +23,7 @@ from sparse_probing.datasets.feature_dataset import FeatureDataset
 from sparse_probing.errors import InputError
 from sparse_probing.pages.render import environment
 from sparse_probing.results.tables import table
+from sparse_probing.studies.study import charts_of
 from sparse_probing.studies.weights.output_weights import (
     WeightTarget,
     agreement,
@@ -33,7 +34,7 @@ from sparse_probing.studies.weights.output_weights import (
 )
 from sparse_probing.studies.weights.statistics import layer_rows, neuron_statistics, standing
 from sparse_probing.studies.weights.tables import WEIGHT_TABLES
-from sparse_probing.studies.weights.view import weights_charts, weights_overview, weights_view
+from sparse_probing.studies.weights.view import weights_overview, weights_view
 from tests.test_architectures import FAMILIES, GROUPED, LAYERS, USUAL
 from tests.test_architectures import IDS as FAMILY_IDS
 
@@ -583,18 +584,16 @@ def test_the_page_says_what_the_tables_say(pair):
     assert words is not None and other is not None
     assert (words["agrees"]["verdict"], words["agrees"]["fine"]) == ("agrees", True)
     assert (other["agrees"]["verdict"], other["agrees"]["fine"]) == ("no clear agreement", False)
-    text = page(words, "weights")
+    text = page(words, "feature")
     assert "&lt;" in text and "<script" not in text and "L2.N17 raises most" in text and "chip own" in text
     reads = weights_view(planted, "c", "reads")
-    assert reads is not None and "come" in reads["composition"] and "L2.N9" in page(reads, "weights")
+    assert reads is not None and "come" in reads["composition"] and "L2.N9" in page(reads, "feature")
     overview = weights_overview(planted)
     assert overview is not None and overview["n_tried"] == 5 and overview["n_promoting"] >= 1
-    charts = weights_charts(overview, "w0")
-    assert set(charts) == {"w0-bias", "w0-cosine"} and all(
-        name in page(overview, "weights_overview") for name in charts
-    )
+    charts = charts_of(overview, "w0")
+    assert set(charts) == {"w0-bias", "w0-cosine"} and all(name in page(overview, "overview") for name in charts)
     assert all("vconcat" not in spec and "NaN" not in json.dumps(spec) for spec in charts.values())
-    assert weights_charts(words, "w0") == {}
+    assert charts_of(words, "w0") == {}
 
 
 @pytest.mark.filterwarnings("ignore")
@@ -613,7 +612,7 @@ def test_tokens_cannot_act_in_the_page(pair):
     tables = dict(pair[0])
     tables["logit_tokens"] = tables["logit_tokens"].with_columns(token=pl.lit("<script>\n"))
     record = weights_view(tables, "c", "f")
-    assert record is not None and "&lt;script&gt;⏎" in page(record, "weights")
+    assert record is not None and "&lt;script&gt;⏎" in page(record, "feature")
 
 
 # the reference values

@@ -31,6 +31,7 @@ from sparse_probing.records import Site
 from sparse_probing.report.run_report import write_report
 from sparse_probing.results import tables as schema
 from sparse_probing.results.dataset_tables import write_dataset
+from sparse_probing.results.findings import named_neurons
 from sparse_probing.results.manifest import git_state, versions
 from sparse_probing.results.run_folder import EVIDENCE_FOLDER, FORMAT, finished_identity, read_run
 from sparse_probing.selection.schedule import checked_ks
@@ -38,7 +39,6 @@ from sparse_probing.studies.datasheet.datasheet import datasheet
 from sparse_probing.studies.examples.examples import (
     activation_histograms,
     choose_examples,
-    named_neurons,
     show_examples,
 )
 from sparse_probing.sweep.evaluate import RunTables, evaluate
@@ -388,7 +388,7 @@ def _write_examples(
     store: Activations,
     reporter: Reporter,
 ) -> None:
-    neurons = named_neurons(tables.findings)
+    neurons = named_neurons(dataset, pl.DataFrame(tables.findings))
     with reporter.stage("choose examples", 2 * len(neurons), "step") as done:
         histograms = activation_histograms(dataset, store, neurons)
         done(len(neurons))

@@ -9,6 +9,7 @@ import shutil
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +20,7 @@ from sparse_probing.datasets.labelled_text import LabelledText
 from sparse_probing.datasets.text_folder import read_texts
 from sparse_probing.errors import InputError, PrerequisiteError
 from sparse_probing.files import remove_partials, write_json, write_table
-from sparse_probing.open_run import OpenRun, open_run
+from sparse_probing.open_run import open_run
 from sparse_probing.progress import Reporter, Silent
 from sparse_probing.report.run_report import write_report
 from sparse_probing.results import tables as schema
@@ -31,18 +32,14 @@ from sparse_probing.results.run_folder import (
     finished_identity,
     read_run,
 )
-from sparse_probing.results.verdict import Ablation, SecondLook, second_verdict
+from sparse_probing.studies import evidence
 from sparse_probing.studies.effects.ablation import FEWEST_DOCUMENTS
 from sparse_probing.studies.effects.doses import parse_dose
-from sparse_probing.studies.effects.interventions import Treatment
-from sparse_probing.studies.effects.study import run_effects, scoring_of
-from sparse_probing.studies.evidence import TABLES, read_evidence
-from sparse_probing.studies.parts import Rows, profile_rows, structure_rows, weight_rows
-from sparse_probing.studies.structure.redundancy import ALL_LAYERS
+from sparse_probing.studies.evidence import evidence_tables, read_evidence
+from sparse_probing.studies.evidence_verdict import evidence_rows
+from sparse_probing.studies.request import Request
+from sparse_probing.studies.study import Rows
 from sparse_probing.sweep.task_folder import read_finished
-
-ABLATIONS = ("zero", "mean", "resample")
-"""Kinds of intervention that the verdict may rest on: the first of them that was made."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -79,7 +76,8 @@ def verify(
         PrerequisiteError: the folder cannot be written.
     """
     config, reporter = config or VerifyConfig(), reporter or Silent()
-    doses = tuple(map(parse_dose, config.doses))
+    for dose in config.doses:
+        parse_dose(dose)
     started = time.monotonic()
     manifest, tables = read_run(folder)
     wanted = _wanted(tables["findings"], config.feature)
@@ -109,28 +107,13 @@ def verify(
     run = open_run(folder, labelled, reporter, with_head=True, device=config.device, trust_remote_code=trust)
     features = [run.feature(*key) for key in wanted]
     tasks = _tasks(place, identity)
-    treatment = Treatment(
-        kinds=config.kinds, doses=doses, labelled_only=config.where == "labelled", placebos=config.placebos
-    )
-    scoring, remark = scoring_of(run)
-    if scoring is None:
-        reporter.note(f"no loss can be measured: {remark}; the evidence rests on probes, weights and examples.")
-    found = {} if scoring is None else run_effects(run, features, treatment, scoring, config, tasks, reporter)
-    rows: Rows = {
-        "ablations": [row for task in found.values() for row in task.ablations],
-        "effect_matrix": [row for task in found.values() for row in task.effect_matrix],
-    }
-    parts: dict[str, Callable[[], Rows]] = {
-        "profile": lambda: profile_rows(run, features, text, config.seed),
-        "weights": lambda: weight_rows(run, features, config.seed),
-        "structure": lambda: structure_rows(run, features, config.seed),
-    }
-    for name, make in parts.items():
-        rows |= _once(tasks / f"{name}.json", make)
-    remarks = {f: task.remark for f, task in found.items()} if scoring else dict.fromkeys(features, remark)
-    rows["evidence"] = _verdicts(run, features, rows, remarks)
+    request = Request(run=run, features=features, config=config, sample=text, tasks=tasks)
+    rows: Rows = {name: [] for name in evidence_tables()}
+    for study in evidence.STUDIES:
+        rows |= _once(tasks / f"{study.name}.json", partial(study.measure, request))
+    rows["evidence"] = evidence_rows(run.tables["findings"], rows)
     (place / "manifest.json").unlink(missing_ok=True)  # from here on the tables are no longer those that it speaks of
-    for name, columns in TABLES.items():
+    for name, columns in evidence_tables().items():
         write_table(place / f"{name}.parquet", schema.table(rows[name], columns))
     about = {
         "format": FORMAT,
@@ -209,72 +192,3 @@ def _tasks(place: Path, identity: dict[str, Any]) -> Path:
             f"{str(place)!r} cannot be written ({error.strerror}): copy the run to a folder of yours."
         ) from None
     return tasks
-
-
-def _verdicts(
-    run: OpenRun, features: Sequence[int], rows: Rows, remarks: dict[int, str | None]
-) -> list[dict[str, Any]]:
-    """One row per feature: the verdict of the probes, revised."""
-    made = {row["kind"] for row in rows["ablations"]}
-    ablation = next((kind for kind in ABLATIONS if kind in made), None)
-    result = []
-    for f in features:
-        key = {"category": run.dataset.categories[f], "feature": run.dataset.features[f]}
-        finding = run.tables["findings"].filter(**key).row(0, named=True)
-        mine = {
-            row["support"]: row for row in rows["ablations"] if key.items() <= row.items() and row["kind"] == ablation
-        }
-        looks = {role: _ablation(row) for role, row in mine.items()}
-        equals = _equals(rows["pruning"], key)
-        short, why = second_verdict(
-            SecondLook(
-                verdict=finding["verdict"],
-                explanation=finding["explanation"],
-                single=looks.get("single"),
-                enough=looks.get("enough"),
-                equals=equals,
-            )
-        )
-        shown = mine.get("single", {})
-        result.append(
-            key
-            | {
-                "neuron": finding["neuron"],
-                "verdict": short,
-                "explanation": why,
-                "remark": remarks[f] or _doubt(looks.get("single")),
-                "equals": equals,
-            }
-            | {"ablation": ablation if shown else None}
-            | {name: shown.get(name) for name in ("effect_in", "over_placebo", "p", "exceeded_in")}
-        )
-    return result
-
-
-def _equals(pruning: Sequence[dict[str, Any]], key: dict[str, str]) -> int | None:
-    """Single neurons of all layers that do as well as the best one, itself included."""
-    mine = [row for row in pruning if row["scope"] == ALL_LAYERS and key.items() <= row.items()]
-    return sum(bool(row["as_good"]) for row in mine) if mine else None
-
-
-def _doubt(single: Ablation | None) -> str | None:
-    """Why an ablation says nothing about the verdict."""
-    if single is None or single.testable:
-        return None
-    return "too few documents for intervals (20 of each class), or too few placebos: the verdict is that of the probes"
-
-
-def _ablation(row: dict[str, Any]) -> Ablation:
-    return Ablation(
-        neurons=len(row["neurons"]),
-        effect_in=row["effect_in"],
-        effect_in_low=row["effect_in_low"],
-        effect_in_high=row["effect_in_high"],
-        effect_out=row["effect_out"],
-        loss_in=row["loss_in"],
-        over_placebo=row.get("over_placebo"),
-        low=row.get("over_placebo_low"),
-        high=row.get("over_placebo_high"),
-        p=row.get("p"),
-        placebos=row["placebos"],
-    )

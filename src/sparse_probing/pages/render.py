@@ -53,6 +53,7 @@ def environment() -> jinja2.Environment:
     )
     made.filters["number"] = _two_digits
     made.filters["visible"] = visible
+    made.globals["shade"] = token_shades
     return made
 
 

@@ -6,10 +6,10 @@ from pathlib import Path
 from typing import Any
 
 from sparse_probing.files import write_text
-from sparse_probing.pages.render import render, token_shades
+from sparse_probing.pages.render import render
 from sparse_probing.results.run_folder import readable
 from sparse_probing.studies.datasheet.view import dataset_charts
-from sparse_probing.studies.evidence import evidence_charts
+from sparse_probing.studies.evidence import evidence_charts, study_macros
 from sparse_probing.views.run_view import run_view
 
 
@@ -21,7 +21,7 @@ def write_report(folder: Path) -> Path:
     """
     with readable(folder):
         view = run_view(folder)
-        page = render("report/page.html", _charts(view), view=view, shade=token_shades)
+        page = render("report/page.html", _charts(view), view=view, macros=study_macros())
     path = folder / "report.html"
     write_text(path, page)
     return path

@@ -1,73 +1,65 @@
-"""The second look in a run's record: one part per kind of evidence, for each feature and for the run."""
+"""The studies that make up a verification, in the order of the page; whoever goes through them goes through `STUDIES`."""
 
 from __future__ import annotations
 
 from pathlib import Path
 from typing import Any
 
+from sparse_probing.pages.render import environment
 from sparse_probing.results import run_folder
-from sparse_probing.results.run_folder import Tables
-from sparse_probing.studies.effects.tables import EVIDENCE_TABLES
-from sparse_probing.studies.effects.view import effects_charts, effects_view
-from sparse_probing.studies.profile.tables import PROFILE_TABLES
-from sparse_probing.studies.profile.view import profile_charts, profile_overview, profile_view
-from sparse_probing.studies.structure.tables import STRUCTURE_TABLES
-from sparse_probing.studies.structure.view import structure_charts, structure_overview, structure_view
-from sparse_probing.studies.weights.tables import WEIGHT_TABLES
-from sparse_probing.studies.weights.view import weights_charts, weights_overview, weights_view
+from sparse_probing.studies.effects.study import EFFECTS
+from sparse_probing.studies.profile.study import PROFILE
+from sparse_probing.studies.structure.study import STRUCTURE
+from sparse_probing.studies.study import Schema, Shown, Study, Tables, charts_of
+from sparse_probing.studies.weights.study import WEIGHTS
 
-PART_TABLES: dict[str, dict[str, dict[str, Any]]] = {
-    "effects": EVIDENCE_TABLES,
-    "profile": PROFILE_TABLES,
-    "weights": WEIGHT_TABLES,
-    "structure": STRUCTURE_TABLES,
-}
-"""Schemas of each part of the evidence, in the order in which the parts are shown within a feature's block."""
-TABLES: dict[str, dict[str, Any]] = {name: columns for part in PART_TABLES.values() for name, columns in part.items()}
-"""Every table of the evidence: file name without ending -> schema."""
-VIEWS = {
-    "effects": (effects_view, effects_charts),
-    "profile": (profile_view, profile_charts),
-    "weights": (weights_view, weights_charts),
-    "structure": (structure_view, structure_charts),
-}
-OVERVIEWS = {
-    "profile": (profile_overview, lambda _record, _key: {}),
-    "weights": (weights_overview, weights_charts),
-    "structure": (structure_overview, structure_charts),
-}
-"""What is shown once."""
+STUDIES: tuple[Study, ...] = (EFFECTS, PROFILE, WEIGHTS, STRUCTURE)
+
+
+def evidence_tables() -> dict[str, Schema]:
+    """Every table of a verification: file name without ending -> columns."""
+    return {name: columns for study in STUDIES for name, columns in study.tables.items()}
 
 
 def read_evidence(folder: Path) -> Tables | None:
     """Tables of a run's verification; see `run_folder.read_evidence`."""
-    return run_folder.read_evidence(folder, TABLES)
+    return run_folder.read_evidence(folder, evidence_tables())
 
 
-def feature_evidence(tables: Tables, category: str, feature: str) -> dict[str, Any] | None:
-    """Its parts, null where there is nothing; null where the feature was not looked at."""
-    parts = {name: view(_of(tables, name), category, feature) for name, (view, _) in VIEWS.items()}
-    return parts if any(parts.values()) else None
+def study_macros() -> dict[str, Any]:
+    """Macros of each study's page, by study."""
+    pages = {study.name: study.page.read_text(encoding="utf-8") for study in STUDIES}
+    return {name: environment().from_string(page).module for name, page in pages.items()}
 
 
-def run_evidence(tables: Tables) -> dict[str, Any]:
-    """What is shown once, null where there is nothing."""
-    return {name: view(_of(tables, name)) for name, (view, _) in OVERVIEWS.items()}
+def feature_evidence(tables: Tables, category: str, feature: str) -> dict[str, Shown | None] | None:
+    """What each study shows of a feature; null where the feature was not studied."""
+    shown = {study.name: study.feature(_of(study, tables), category, feature) for study in STUDIES}
+    return shown if any(shown.values()) else None
 
 
-def _of(tables: Tables, part: str) -> Tables:
-    return {name: tables[name] for name in PART_TABLES[part]}
+def category_evidence(tables: Tables, category: str) -> dict[str, Shown | None]:
+    """What is shown once per category, by study."""
+    return {study.name: study.category(_of(study, tables), category) for study in STUDIES if study.category}
+
+
+def run_evidence(tables: Tables) -> dict[str, Shown | None]:
+    """What is shown once, by study."""
+    return {study.name: study.overview(_of(study, tables)) for study in STUDIES if study.overview}
+
+
+def _of(study: Study, tables: Tables) -> Tables:
+    return {name: tables[name] for name in study.tables}
 
 
 def evidence_charts(view: dict[str, Any]) -> dict[str, Any]:
-    """Chart id -> specification, of all parts in a run's record."""
-    charts: dict[str, Any] = {}
-    for name, record in (view["evidence"] or {}).items():
-        charts |= OVERVIEWS[name][1](record, f"evidence-{name}") if record else {}
+    """Chart id -> specification, of all studies in a run's record."""
+    places = [("evidence-{}", view["evidence"])]
     for c, category in enumerate(view["categories"]):
-        if category["matrix"]:
-            charts[f"matrix-{c}-matrix"] = category["matrix"]["chart"]
-        for f, feature in enumerate(category["features"]):
-            for name, record in (feature["evidence"] or {}).items():
-                charts |= VIEWS[name][1](record, f"{name}-{c}-{f}") if record else {}
+        places.append((f"{{}}-{c}", category["evidence"]))
+        places += [(f"{{}}-{c}-{f}", feature["evidence"]) for f, feature in enumerate(category["features"])]
+    charts: dict[str, Any] = {}
+    for key, studies in places:
+        for name, shown in (studies or {}).items():
+            charts |= charts_of(shown, key.format(name)) if shown else {}
     return charts

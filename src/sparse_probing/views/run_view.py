@@ -13,8 +13,7 @@ from sparse_probing.records import NEURONS, unit_name
 from sparse_probing.results.run_folder import TABLES, Tables, read_run
 from sparse_probing.studies.datasheet.view import dataset_view, read_run_sheets
 from sparse_probing.studies.datasheet.words import leak_words
-from sparse_probing.studies.effects.view import matrix_view
-from sparse_probing.studies.evidence import feature_evidence, read_evidence, run_evidence
+from sparse_probing.studies.evidence import category_evidence, feature_evidence, read_evidence, run_evidence
 from sparse_probing.sweep.plan import SELECTED, Method
 from sparse_probing.views.charts import activation_histogram, f1_against_k, layer_heatmap
 from sparse_probing.views.numbers_view import numbers_view
@@ -61,7 +60,7 @@ def run_view(folder: Path) -> dict[str, Any]:
                 "audit": manifest["audits"][category],
                 "leak": leak_words(manifest["audits"][category]),
                 "heatmap": layer_heatmap(_heatmap_cells(tables["probes"], category, site)),
-                "matrix": None if evidence is None else matrix_view(evidence, category),
+                "evidence": {} if evidence is None else category_evidence(evidence, category),
                 "features": [
                     _feature_view(row, tables, site, manifest["model"]["width"]) | _second_look(row, evidence)
                     for row in findings.filter(category=category).to_dicts()
@@ -78,13 +77,14 @@ def run_view(folder: Path) -> dict[str, Any]:
 
 def _second_look(finding: dict[str, Any], evidence: Tables | None) -> dict[str, Any]:
     """What is shown of the evidence on a feature; its verdict takes the place of the probes'."""
-    parts = None if evidence is None else feature_evidence(evidence, finding["category"], finding["feature"])
-    if evidence is not None and (parts is None or parts["effects"] is None):
-        return {"evidence": parts, "explanation": f"{finding['explanation']}; not looked at a second time"}
-    if parts is None:
+    if evidence is None:
         return {"evidence": None}
-    last = parts["effects"]["evidence"]
-    return {"evidence": parts, "verdict": last["verdict"], "explanation": last["explanation"]}
+    key = {"category": finding["category"], "feature": finding["feature"]}
+    revised = evidence["evidence"].filter(**key).to_dicts()
+    shown = feature_evidence(evidence, **key)
+    if not revised:
+        return {"evidence": shown, "explanation": f"{finding['explanation']}; not looked at a second time"}
+    return {"evidence": shown, "verdict": revised[0]["verdict"], "explanation": revised[0]["explanation"]}
 
 
 def _heatmap_cells(probes: pl.DataFrame, category: str, site: str) -> pl.DataFrame:

@@ -20,9 +20,12 @@ from sparse_probing.open_run import OpenRun
 from sparse_probing.progress import Reporter
 from sparse_probing.results.verdict import FEW
 from sparse_probing.studies.effects.ablation import FEWEST_DOCUMENTS
+from sparse_probing.studies.effects.doses import parse_dose
 from sparse_probing.studies.effects.interventions import Support, Treatment, feature_effects, set_effects
 from sparse_probing.studies.effects.matrix import neuron_sets
 from sparse_probing.studies.effects.texts import EvidenceTexts, Scoring, category_texts, evidence_texts, parts_of
+from sparse_probing.studies.request import Request
+from sparse_probing.studies.study import Rows
 from sparse_probing.sweep.task_folder import read_finished
 
 MASKS = ("[MASK]", "<mask>")
@@ -58,6 +61,31 @@ class _Plan:
     supports: tuple[Support, ...]
     remark: str | None
     passes: int
+
+
+def effect_rows(request: Request) -> Rows:
+    """Rows of the tables in `EVIDENCE_TABLES`; those of `evidence` hold a remark only, the verdict needs the other studies."""
+    run, config = request.run, request.config
+    treatment = Treatment(
+        kinds=config.kinds,
+        doses=tuple(map(parse_dose, config.doses)),
+        labelled_only=config.where == "labelled",
+        placebos=config.placebos,
+    )
+    scoring, remark = scoring_of(run)
+    if scoring is None:
+        run.reporter.note(f"no loss can be measured: {remark}; the evidence rests on probes, weights and examples.")
+        found = {f: EffectsTask(remark=remark, ablations=[], effect_matrix=[]) for f in request.features}
+    else:
+        found = run_effects(run, request.features, treatment, scoring, config, request.tasks, run.reporter)
+    return {
+        "ablations": [row for task in found.values() for row in task.ablations],
+        "effect_matrix": [row for task in found.values() for row in task.effect_matrix],
+        "evidence": [
+            {"category": run.dataset.categories[f], "feature": run.dataset.features[f], "remark": task.remark}
+            for f, task in found.items()
+        ],
+    }
 
 
 def run_effects(

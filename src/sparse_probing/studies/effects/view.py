@@ -27,14 +27,15 @@ def effects_view(tables: dict[str, pl.DataFrame], category: str, feature: str) -
         row | {"words": _words(row), "what": _neurons(row)}
         for row in tables["ablations"].filter(category=category, feature=feature).to_dicts()
     ]
-    record: dict[str, Any] = {"evidence": found[0], "trials": trials, "placebos": None, "doses": None}
+    charts: dict[str, Any] = {"placebos": None, "doses": None}
+    record: dict[str, Any] = {"evidence": found[0], "trials": trials, "charts": charts}
     singles = [row for row in trials if row["support"] == "single"]
     if singles:
-        record["placebos"] = among_placebos(_points(singles[0]))
+        charts["placebos"] = among_placebos(_points(singles[0]))
         record["shown"] = singles[0]
     clamps = [row for row in singles if row["kind"] == "clamp" and row["values"]]
     if len(clamps) > 1:
-        record["doses"] = dose_curve(_curve(clamps))
+        charts["doses"] = dose_curve(_curve(clamps))
     return record
 
 
@@ -47,17 +48,12 @@ def matrix_view(tables: dict[str, pl.DataFrame], category: str) -> dict[str, Any
     order = cells["affected"].unique(maintain_order=True).to_list()
     shown = smallest.select("switched_off", "affected", "effect", "effect_low", "effect_high", "neurons")
     return {
-        "chart": effect_matrix(shown, order),
+        "charts": {"matrix": effect_matrix(shown, order)},
         "sizes": sorted(cells["size"].unique().to_list()),
         "summary": summary_rows(cells.to_dicts()),
         "texts": int(cells["documents"].max() or 0),  # pyright: ignore[reportArgumentType]
         "intervals": bool(cells["effect_low"].is_not_null().any()),
     }
-
-
-def effects_charts(record: dict[str, Any], key: str) -> dict[str, Any]:
-    """Chart id -> specification."""
-    return {f"{key}-{name}": record[name] for name in ("placebos", "doses") if record[name]}
 
 
 def _words(row: dict[str, Any]) -> str:

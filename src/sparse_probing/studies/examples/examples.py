@@ -15,6 +15,7 @@ from sparse_probing.activations.store import Activations
 from sparse_probing.datasets.feature_dataset import FeatureDataset
 from sparse_probing.datasets.near_duplicates import jaccard, shingles
 from sparse_probing.records import Site, Split
+from sparse_probing.results.findings import NamedNeuron
 
 STRONGEST, MISSES, FALSE_ALARMS = 4, 2, 2
 CONTEXT_TOKENS = 24
@@ -28,32 +29,6 @@ QUANTILE_REACH = 40
 """A row within 1/40 of all rows of a quantile may stand for it."""
 SAME_EXAMPLE = 0.5
 """Excerpts that share so many of their five-word sequences (Jaccard similarity) are the same example."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class NamedNeuron:
-    """The neuron that stands for a feature."""
-
-    feature: int
-    layer: int
-    unit: int
-    name: str
-    sign: int
-    """+1 when it fires more in class, -1 when less."""
-
-
-def named_neurons(findings: Sequence[Mapping[str, Any]]) -> list[NamedNeuron]:
-    """The neuron of each finding of a run, features counted as they come."""
-    return [
-        NamedNeuron(
-            feature=i,
-            layer=row["layer"],
-            unit=row["unit"],
-            name=row["neuron"],
-            sign=1 if row["fires"] == "more in class" else -1,
-        )
-        for i, row in enumerate(findings)
-    ]
 
 
 def activation_histograms(

@@ -16,10 +16,10 @@ from sparse_probing.datasets.feature_dataset import FeatureDataset
 from sparse_probing.datasets.text_folder import TextSample
 from sparse_probing.datasets.unlabelled import every_token
 from sparse_probing.records import Site
+from sparse_probing.results.findings import NamedNeuron
 from sparse_probing.studies.examples.examples import (
     EXAMPLE_QUANTILES,
     DistinctExamples,
-    NamedNeuron,
     excerpt,
     near_quantile,
     where,

@@ -50,10 +50,12 @@ def profile_view(tables: dict[str, pl.DataFrame], category: str, feature: str) -
     strengths = [profile["sign"] * value for values in examples["activations"] for value in values]
     return profile | {
         "largest": max(strengths, default=0.0),
-        "histogram": None if len(groups) else token_histogram(mine["token_histograms"].filter(kind="class")),
-        "groups": group_boxes(groups.with_columns(side=_side())) if len(groups) else None,
-        "shared": token_boxes(_both_sides(shared)) if len(shared) else None,
-        "curve": threshold_curve(mine["threshold_curves"]) if len(mine["threshold_curves"]) else None,
+        "charts": {
+            "histogram": None if len(groups) else token_histogram(mine["token_histograms"].filter(kind="class")),
+            "groups": group_boxes(groups.with_columns(side=_side())) if len(groups) else None,
+            "shared": token_boxes(_both_sides(shared)) if len(shared) else None,
+            "curve": threshold_curve(mine["threshold_curves"]) if len(mine["threshold_curves"]) else None,
+        },
         "tokens": [tokens.filter(side=side).head(LISTED).to_dicts() for side in ("in class", "out of class")],
         "examples": _listed(examples.filter(source="labelled"), KINDS),
         "text_examples": _listed(examples.filter(source="text"), {"strongest": "Strongest activations", **KINDS}),
@@ -98,9 +100,3 @@ def profile_overview(tables: dict[str, pl.DataFrame]) -> dict[str, Any] | None:
     counted = {word: sum(row["reading"] == word for row in rows) for word in READINGS}
     counted["cannot be told"] = len(rows) - sum(counted.values())
     return {"rows": rows, "counts": {word: count for word, count in counted.items() if count}}
-
-
-def profile_charts(record: dict[str, Any], key: str) -> dict[str, Any]:
-    """Chart id in the page -> specification, of a record of `profile_view`."""
-    names = ("histogram", "groups", "shared", "curve")
-    return {f"{key}-{name}": record[name] for name in names if record[name] is not None}

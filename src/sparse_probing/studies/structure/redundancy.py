@@ -18,17 +18,16 @@ from scipy.spatial.distance import squareform
 
 from sparse_probing.activations.store import Activations
 from sparse_probing.datasets.feature_dataset import FeatureDataset
-from sparse_probing.errors import InputError
 from sparse_probing.metrics.scores import Scored, metrics_at
 from sparse_probing.probes.newton import SMALL_RIDGE
 from sparse_probing.ranking.single_units import SingleUnitScores, single_unit_scores
 from sparse_probing.ranking.statistics import class_moments
 from sparse_probing.records import Split, unit_name
+from sparse_probing.results.findings import named_neurons
 from sparse_probing.selection.defaults import SELECTION_RIDGE
 from sparse_probing.selection.greedy_swap import greedy_swap
 from sparse_probing.selection.heuristics import top_by_score
 from sparse_probing.selection.single_column import best_single_columns
-from sparse_probing.studies.examples.examples import NamedNeuron
 from sparse_probing.sweep.choose import ENOUGH, Probe, best, merit
 from sparse_probing.sweep.feature_view import STANDARD_DEVIATION_FLOOR, FeatureView
 from sparse_probing.sweep.local_runner import task_data
@@ -44,37 +43,6 @@ LINKED = 0.5
 RELATED = 0.5
 """Features are nested or opposite where knowing one label moves the chance of the other by at least this much."""
 LAYER, ALL_LAYERS = "layer", "all layers"
-
-
-def named_neurons(
-    dataset: FeatureDataset, findings: pl.DataFrame, features: Sequence[int] | None = None
-) -> list[NamedNeuron]:
-    """The neurons that a run names.
-
-    Args:
-        dataset: of the run.
-        findings: its table.
-        features: indices into the dataset's features; all when null.
-
-    Raises:
-        InputError: a feature that the dataset or the run does not have.
-    """
-    found = {(row["category"], row["feature"]): row for row in findings.iter_rows(named=True)}
-    neurons = []
-    for f in range(len(dataset.features)) if features is None else features:
-        if not 0 <= f < len(dataset.features):
-            raise InputError(
-                f"there is no feature number {f}: the dataset has {len(dataset.features)}, counted from 0."
-            )
-        row = found.get((dataset.categories[f], dataset.features[f]))
-        if row is None:
-            raise InputError(
-                f"the run names no neuron for {dataset.features[f]!r} in {dataset.categories[f]!r}: "
-                "give the findings of a run on this very dataset."
-            )
-        sign = 1 if row["fires"] == "more in class" else -1
-        neurons.append(NamedNeuron(feature=f, layer=row["layer"], unit=row["unit"], name=row["neuron"], sign=sign))
-    return neurons
 
 
 def redundancy(

@@ -23,10 +23,10 @@ from sparse_probing.probes.weights import balanced_weights
 from sparse_probing.ranking.single_units import single_unit_scores
 from sparse_probing.ranking.statistics import class_moments
 from sparse_probing.records import SPLITS, Split, task_rng, unit_name
+from sparse_probing.results.findings import NamedNeuron, named_neurons
 from sparse_probing.selection.heuristics import orthogonal_matching_pursuit
 from sparse_probing.selection.problem import standardise
-from sparse_probing.studies.examples.examples import NamedNeuron
-from sparse_probing.studies.structure.redundancy import label_relation, named_neurons
+from sparse_probing.studies.structure.redundancy import label_relation
 from sparse_probing.sweep.feature_view import STANDARD_DEVIATION_FLOOR, FeatureView
 from sparse_probing.sweep.plan import Method, Task
 

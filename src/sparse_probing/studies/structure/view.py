@@ -72,11 +72,6 @@ def structure_overview(tables: dict[str, pl.DataFrame]) -> dict[str, Any] | None
     }
 
 
-def structure_charts(record: dict[str, Any], key: str) -> dict[str, Any]:
-    """Chart id in the page -> specification, for a record of `structure_view` or `structure_overview`."""
-    return {f"{key}-{name}": spec for name, spec in record["charts"].items()}
-
-
 def _removed(pruning: pl.DataFrame) -> pl.DataFrame:
     """Points of the pruning chart."""
     here, everywhere = pruning.filter(scope="layer"), pruning.filter(scope="all layers")

@@ -52,6 +52,7 @@ def weights_overview(tables: dict[str, pl.DataFrame]) -> dict[str, Any] | None:
     """The part that is about all layers; null where there is none."""
     statistics, named = tables["weight_statistics"], tables["output_weights"]
     charts: dict[str, Any] = {}
+    captions: dict[str, str] = {}
     for name, (choices, titles) in CHARTS.items():
         found = next((s for s in choices if s in statistics["statistic"].to_list()), None)
         if found is not None:
@@ -62,17 +63,13 @@ def weights_overview(tables: dict[str, pl.DataFrame]) -> dict[str, Any] | None:
                 .agg(features=pl.col("feature").str.join(", "))
             )
             quantiles = statistics.filter(pl.col("q50").is_not_null(), statistic=found)
-            charts[name] = {"title": titles[found], "spec": layer_boxes(quantiles, points, titles[found])}
+            charts[name] = layer_boxes(quantiles, points, titles[found])
+            captions[name] = titles[found]
     agreeing = named.drop_nulls("agreement_p")
     if not charts:
         return None
     promoted = (agreeing["agreement_p"] <= SIGNIFICANT) & ((agreeing["agreement"] - 0.5) * agreeing["sign"] > 0)
-    return {"charts": charts, "n_promoting": int(promoted.sum()), "n_tried": len(agreeing)}
-
-
-def weights_charts(record: dict[str, Any], key: str) -> dict[str, Any]:
-    """Chart id -> specification: those of the overview; a feature's part has none."""
-    return {f"{key}-{name}": chart["spec"] for name, chart in record.get("charts", {}).items()}
+    return {"charts": charts, "captions": captions, "n_promoting": int(promoted.sum()), "n_tried": len(agreeing)}
 
 
 def _shape(row: dict[str, Any]) -> str | None:
