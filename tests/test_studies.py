@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import re
 import shutil
 import sys
@@ -9,6 +10,7 @@ from importlib import import_module
 from pathlib import Path
 
 import polars as pl
+import pytest
 
 import sparse_probing as sp
 import sparse_probing.studies
@@ -36,6 +38,9 @@ def test_the_study_of_the_documentation_appears_everywhere(model_folders, review
         )  # fmt: skip
         run = sp.run(config)
         assert "How often it fires" not in run.report.read_text(encoding="utf-8")
+        with monkeypatch.context() as patch, pytest.raises(ValueError, match="study 'firing' has no table other"):
+            patch.setattr(evidence, "STUDIES", (dataclasses.replace(study, measure=lambda _: {"other": []}),))
+            sp.verify(run.folder, sp.VerifyConfig(texts=4, sizes=(0,)))
         sp.verify(run.folder, sp.VerifyConfig(texts=4, sizes=(0,)))
         table = pl.read_parquet(run.folder / "evidence" / "firing.parquet")
         assert table.schema == pl.Schema(study.tables["firing"])
@@ -48,3 +53,9 @@ def test_the_study_of_the_documentation_appears_everywhere(model_folders, review
         for name in [name for name in sys.modules if name.startswith("sparse_probing.studies.firing")]:
             del sys.modules[name]
         shutil.rmtree(folder)
+
+
+def test_no_two_studies_have_a_table_of_one_name():
+    names = [name for study in evidence.STUDIES for name in study.tables]
+    assert len(names) == len(set(names))
+    assert len({study.name for study in evidence.STUDIES}) == len(evidence.STUDIES)

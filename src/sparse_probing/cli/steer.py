@@ -99,7 +99,7 @@ def print_steering(console: Console, result: dict[str, Any]) -> None:
 
     Args:
         console: where to.
-        result: from `analyses.steering.steer`, with `feature` and `options`.
+        result: from `studies.steering.steering.steer`, with `feature` and `options`.
     """
     from rich.box import SIMPLE_HEAD
     from rich.table import Table

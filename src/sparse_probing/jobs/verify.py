@@ -7,9 +7,8 @@ import hashlib
 import json
 import shutil
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -38,7 +37,7 @@ from sparse_probing.studies.effects.doses import parse_dose
 from sparse_probing.studies.evidence import evidence_tables, read_evidence
 from sparse_probing.studies.evidence_verdict import evidence_rows
 from sparse_probing.studies.request import Request
-from sparse_probing.studies.study import Rows
+from sparse_probing.studies.study import Rows, Study
 from sparse_probing.sweep.task_folder import read_finished
 
 
@@ -110,7 +109,7 @@ def verify(
     request = Request(run=run, features=features, config=config, sample=text, tasks=tasks)
     rows: Rows = {name: [] for name in evidence_tables()}
     for study in evidence.STUDIES:
-        rows |= _once(tasks / f"{study.name}.json", partial(study.measure, request))
+        rows |= _once(study, request)
     rows["evidence"] = evidence_rows(run.tables["findings"], rows)
     (place / "manifest.json").unlink(missing_ok=True)  # from here on the tables are no longer those that it speaks of
     for name, columns in evidence_tables().items():
@@ -138,17 +137,20 @@ def _tidy(place: Path) -> None:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Part:
-    """What is kept of one kind of evidence."""
+    """What is kept of one study."""
 
     rows: Rows
     """Table -> rows."""
 
 
-def _once(path: Path, make: Callable[[], Rows]) -> Rows:
-    """Rows that were made before a stop, or made now."""
+def _once(study: Study, request: Request) -> Rows:
+    """Rows that a study made before a stop, or makes now."""
+    path = request.tasks / f"{study.name}.json"
     part = read_finished(path, _Part)
     if part is None:
-        part = _Part(rows=make())
+        part = _Part(rows=study.measure(request))
+        if undeclared := part.rows.keys() - study.tables.keys():  # they would be dropped in silence
+            raise ValueError(f"study {study.name!r} has no table {', '.join(sorted(undeclared))}")
         write_json(path, asdict(part))
     return part.rows
 

@@ -17,7 +17,7 @@ MOST_NAMES = 12
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class NamedNeuron:
-    """The neuron that stands for a feature."""
+    """The best single neuron of a feature, as the findings name it."""
 
     feature: int
     layer: int

@@ -254,7 +254,7 @@ def read_manifest(folder: Path, what: str, expected: type[BaseModel] = _Evidence
 
 
 def read_sheets(path: Path, what: str) -> list[dict[str, Any]]:
-    """Data sheets, as `analyses.datasheet` makes them.
+    """Data sheets, as `studies.datasheet` makes them.
 
     Raises:
         InputError: the file is damaged.

@@ -60,7 +60,7 @@ DYNAMICS: dict[str, Any] = {
     "best_f1": pl.Float64,
     "best_run": pl.String,
 }
-"""What becomes of the best single neuron from run to run (test F1), by the rules of `analyses.dynamics`."""
+"""What becomes of the best single neuron from run to run (test F1), by the rules of `studies.comparison.dynamics`."""
 CATEGORIES: dict[str, Any] = {
     "category": pl.String,
     "run": pl.String,

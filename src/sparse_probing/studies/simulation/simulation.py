@@ -73,7 +73,7 @@ def recall_curve(
         repeats: data sets per size.
         workers: processes; one per core when null.
         folder: keeps each finished cell as a JSON file and reads those that are there; see
-            `simulation_folder.claim`.
+            `studies.simulation.folder.claim`.
         progress: called with the number of cells done since the last call.
 
     Returns:
