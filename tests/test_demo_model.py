@@ -56,5 +56,5 @@ def test_tokenizer_reads_back_what_it_wrote(folder):
 
 def test_the_package_ships_its_assets():
     root = Path(sparse_probing.__file__).parent
-    for name in ("assets/demo_corpus/LICENSE", "assets/demo_corpus/README.md", "views/static/vendor/LICENSE.vega"):
+    for name in ("assets/demo_corpus/LICENSE", "assets/demo_corpus/README.md", "pages/static/vendor/LICENSE.vega"):
         assert (root / name).is_file(), name
